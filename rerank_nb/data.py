@@ -207,7 +207,7 @@ def _repeats(hashes, targets):
     at = np.flatnonzero(same & other)
     return int((same & ~other).sum()), order[at], order[at + 1]
 
-# %% ../nbs/00_data.ipynb #30624660
+# %% ../nbs/00_data.ipynb #27bc6059
 class Index(NamedTuple):
     "What is kept of the files after the first pass: 16 bytes a line, and the figures of the report."
     offsets: np.ndarray # (lines,) int64: byte at which a usable line begins
@@ -231,7 +231,7 @@ def scan(
             offsets.append(offset); queries.append(hash(ex.query)); counts.append(len(ex.docs))
             hashes.extend([hash((ex.query, d)) for d in ex.docs]); targets.extend(ex.targets)
         file_starts.append(len(offsets))
-    offsets, counts, queries, hashes, targets = (np.array(a) for a in (offsets, counts, queries, hashes, targets))
+    offsets, counts, queries, hashes, targets = np.array(offsets), *map(np.asarray, (counts, queries, hashes, targets))   # asarray: no copy
     firsts = np.cumsum(counts, dtype=np.int64) - counts
     relevant = targets > lowest_target(data_format, label2id)
     positives = np.add.reduceat(relevant, firsts, dtype=np.int64) if len(offsets) else firsts
@@ -309,8 +309,8 @@ class PairDataset(Dataset):
     def pair_groups(self)->np.ndarray: return np.repeat(self.index.groups, np.diff(self.index.starts)).astype(np.int64)
     def __getstate__(self): return self.__dict__ | {'_files': {}}
 
-# %% ../nbs/00_data.ipynb #e56934ff
-@dataclass
+# %% ../nbs/00_data.ipynb #7b1e6bb9
+@dataclass(repr=False)
 class DataReport:
     "What is in a dataset: `print` it, show it in a notebook, `plot` it."
     rows: list # (what, value) in the order of the table
@@ -321,8 +321,8 @@ class DataReport:
     def __str__(self):
         w = max(len(k) for k, _ in self.rows)
         return '\n'.join(f'{k:<{w}}  {v}' for k, v in self.rows)
+    __repr__ = __str__
     def _repr_html_(self): return '<table>' + ''.join(f'<tr><td style="text-align:left">{k}</td><td style="text-align:left">{v}</td></tr>' for k, v in self.rows) + '</table>'
-    def to_dict(self)->dict: return dict(self.rows)
 
     def plot(self, path=None): # Writes a picture to `path` if given; returns the figure
         "Labels and lengths as two histograms."
@@ -360,7 +360,7 @@ def describe(
             ('lines skipped', f'{len(ds.problems):,}')]
     return DataReport(rows, s['targets'], lengths, max_len)
 
-# %% ../nbs/00_data.ipynb #64bf6547
+# %% ../nbs/00_data.ipynb #26b014a0
 def encode_texts(
     tokenizer, # Fast tokenizer
     texts, # Texts, repeats are encoded once
@@ -384,8 +384,8 @@ class PairTemplate(NamedTuple):
 def pair_template(
     tokenizer, # Tokenizer of the model
 )->PairTemplate:
-    "Read the frame off an encoded probe, so that every family keeps its own."
-    probe = tokenizer('a', 'b', return_token_type_ids=True)
+    "Read the frame off an encoded probe, so that every family keeps its own; types are 0 where the tokenizer gives none."
+    probe = tokenizer('a', 'b')
     ids, types = probe['input_ids'], probe.get('token_type_ids') or [0]*len(probe['input_ids'])
     a, b = (tokenizer(t, add_special_tokens=False)['input_ids'] for t in 'ab')
     find = lambda x, start: next(i for i in range(start, len(ids)) if ids[i:i+len(x)] == x)
