@@ -314,7 +314,7 @@ def report_data(c, ds, reranker):
     (out/'data_report.txt').write_text(text + '\n', encoding='utf-8')
     report.plot(out/'data.png')
 
-# %% ../nbs/04_trainer.ipynb #fd9e1f1b
+# %% ../nbs/04_trainer.ipynb #251a16aa
 def train(
     c:TrainConfig, # Settings of the run
 )->list: # The records of metrics.jsonl
@@ -330,6 +330,7 @@ def train(
     sampler = PairBatches(len(ds), c.batch_size, seed=c.seed, rank=acc.process_index, world=acc.num_processes)
     model.new_head = False   # from here on it is trained
     model, optimizer = acc.prepare(model, make_optimizer(model, c.lr, c.weight_decay))
+    if acc.distributed_type == DistributedType.FSDP: acc.print(_sharding(acc, model))
     total = c.epochs * steps_an_epoch(len(sampler), c.gradient_accumulation_steps)
     schedule = make_schedule(optimizer.optimizer, total, c.warmup_proportion)
     _start_trackers(acc, c, names)
@@ -364,7 +365,7 @@ def train(
     acc.print('\n'.join([*([results_table(reporter.history)] if dev else []), f'model: {c.output_dir}/model']))
     return reporter.history
 
-# %% ../nbs/04_trainer.ipynb #f97564bd
+# %% ../nbs/04_trainer.ipynb #f3544177
 def _on_main(acc, f):
     "Run `f` on the main process; a `UserError` there is raised by all, so that none waits for the others."
     error = [None]
@@ -373,6 +374,11 @@ def _on_main(acc, f):
         except UserError as e: error = [str(e)]
     if acc.num_processes > 1: torch.distributed.broadcast_object_list(error)
     if error[0]: raise UserError(error[0])
+
+def _sharding(acc, model):
+    "One line that proves it: whole and local size of the largest parameter."
+    name, p = max(model.named_parameters(), key=lambda kv: kv[1].numel())
+    return f'FSDP: parameters are sharded over {acc.num_processes} processes; {name} {tuple(p.shape)} is {tuple(p.to_local().shape)} on this one'
 
 def _start_trackers(acc, c, names):
     "Start the trackers, if there are any, with the settings of the run."

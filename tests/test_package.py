@@ -1,0 +1,60 @@
+"The package outside its tree, and the files that describe it."
+import configparser, json, subprocess, sys, venv, zipfile
+from pathlib import Path
+import pytest
+from conftest import ROOT, run
+
+
+def test_a_wheel_is_whole(tmp_path):
+    p = run(sys.executable, '-m', 'build', '--wheel', '--no-isolation', '--outdir', tmp_path, ROOT)
+    assert p.returncode == 0, p.stdout + p.stderr
+    wheel = next(tmp_path.glob('*.whl'))
+    cfg = configparser.ConfigParser(delimiters=['=']); cfg.read(ROOT/'settings.ini', encoding='utf-8')
+    assert cfg['DEFAULT']['version'] in wheel.name
+    with zipfile.ZipFile(wheel) as z:
+        names = z.namelist(); z.extractall(tmp_path/'site')
+        meta = z.read(next(n for n in names if n.endswith('METADATA'))).decode()
+    for m in ('data', 'losses', 'metrics', 'model', 'trainer', 'train_reranker', 'base', 'tiny'): assert f'rerank_nb/{m}.py' in names
+    assert not [n for n in names if n.startswith(('tests', 'nbs', 'benchmarks'))]
+    assert all(f'Requires-Dist: {r}'.split('>')[0] in meta for r in cfg['DEFAULT']['requirements'].split())
+    code = "import rerank_nb, rerank_nb.trainer, sys; print(rerank_nb.__file__, rerank_nb.__version__, 'nbdev' in sys.modules, 'fastcore' in sys.modules)"
+    out = run(sys.executable, '-P', '-c', code, cwd=tmp_path, env={'PYTHONPATH': str(tmp_path/'site')})
+    assert out.returncode == 0, out.stderr
+    assert out.stdout.split() == [str(tmp_path/'site/rerank_nb/__init__.py'), cfg['DEFAULT']['version'], 'False', 'False']
+
+
+@pytest.mark.slow
+def test_a_wheel_installs_and_trains_in_an_empty_environment(tmp_path):
+    assert run(sys.executable, '-m', 'build', '--wheel', '--no-isolation', '--outdir', tmp_path, ROOT).returncode == 0
+    venv.create(tmp_path/'env', with_pip=True)
+    python = tmp_path/'env/bin/python'
+    p = run(python, '-m', 'pip', 'install', '-q', '-c', ROOT/'constraints.txt', next(tmp_path.glob('*.whl')), timeout=1500)
+    assert p.returncode == 0, p.stderr
+    code = "from rerank_nb.tiny import tiny_model; from rerank_nb.trainer import TrainConfig, train; import json; open('d.jsonl', 'w').write(json.dumps(dict(query='list', pos=['files'], neg=['dog'])) + '\\n'); train(TrainConfig(tiny_model('m'), 'd.jsonl', 'out', epochs=1, max_len=64))"
+    p = run(python, '-c', code, cwd=tmp_path)
+    assert p.returncode == 0 and (tmp_path/'out/model/model.safetensors').exists(), p.stderr
+
+
+def test_modules_do_not_import_in_a_circle():
+    order = dict(data=set(), losses=set(), metrics=set(), tiny=set(), model={'data'}, trainer={'data', 'losses', 'metrics', 'model'}, base={'data', 'model'}, train_reranker={'trainer', 'data'})
+    for path in (ROOT/'rerank_nb').glob('[!_]*.py'):
+        text = path.read_text(encoding='utf-8')
+        used = {m for m in order if f'from .{m} import' in text or f'rerank_nb.{m}' in text and f'import rerank_nb' in text}
+        assert used <= order[path.stem], (path.stem, used)
+
+
+@pytest.mark.parametrize('name', ['default_fsdp', 'xlmroberta_default_config'])
+def test_every_key_of_a_config_file_is_known(name):
+    "accelerate passes unknown fsdp_ keys in silence."
+    import dataclasses, yaml
+    from accelerate.commands.config.config_args import ClusterConfig
+    from accelerate.utils import FullyShardedDataParallelPlugin
+    cfg = yaml.safe_load((ROOT/f'config/{name}.yaml').read_text())
+    assert set(cfg) <= {f.name for f in dataclasses.fields(ClusterConfig)}
+    known = {f.name for f in dataclasses.fields(FullyShardedDataParallelPlugin)} | {'version'}
+    alias = {'transformer_layer_cls_to_wrap': 'transformer_cls_names_to_wrap', 'offload_params': 'cpu_offload'}
+    for k in cfg['fsdp_config']: assert alias.get(k.removeprefix('fsdp_'), k.removeprefix('fsdp_')) in known, k
+    assert cfg['fsdp_config']['fsdp_version'] == 2 and cfg['num_processes'] == 1
+    layer = cfg['fsdp_config']['fsdp_transformer_layer_cls_to_wrap']
+    import transformers.models.bert.modeling_bert as b, transformers.models.xlm_roberta.modeling_xlm_roberta as x
+    assert hasattr(b if 'Bert' in layer and 'Roberta' not in layer else x, layer)
