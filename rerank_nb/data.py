@@ -6,7 +6,7 @@
 __all__ = ['LABEL2ID', 'UserError', 'DataError', 'LineError', 'scale_label', 'read_label2id', 'Example', 'parse_binary',
            'parse_graded', 'read_examples', 'guess_format', 'Problems', 'shuffled', 'Pair', 'Index', 'scan',
            'lowest_target', 'PairDataset', 'DataReport', 'describe', 'encode_texts', 'PairTemplate', 'pair_template',
-           'encode_pairs', 'Packed', 'pack', 'pad', 'PairBatches', 'PackCollator']
+           'encode_pairs', 'Packed', 'pack', 'pad', 'PairBatches', 'ListBatches', 'PackCollator']
 
 # %% ../nbs/00_data.ipynb #daae5d27
 import json, os
@@ -309,7 +309,7 @@ class PairDataset(Dataset):
     def pair_groups(self)->np.ndarray: return np.repeat(self.index.groups, np.diff(self.index.starts)).astype(np.int64)
     def __getstate__(self): return self.__dict__ | {'_files': {}}
 
-# %% ../nbs/00_data.ipynb #7b1e6bb9
+# %% ../nbs/00_data.ipynb #25796200
 @dataclass(repr=False)
 class DataReport:
     "What is in a dataset: `print` it, show it in a notebook, `plot` it."
@@ -326,9 +326,9 @@ class DataReport:
 
     def plot(self, path=None): # Writes a picture to `path` if given; returns the figure
         "Labels and lengths as two histograms."
-        from matplotlib.figure import Figure
-        fig = Figure(figsize=(9, 2.8), layout='constrained')
-        a, b = fig.subplots(1, 2)
+        import matplotlib.pyplot as plt
+        fig, (a, b) = plt.subplots(1, 2, figsize=(9, 2.8), layout='constrained')
+        plt.close(fig)   # shown once, as the value of a cell
         a.bar([f'{t:g}' for t in self.targets], self.targets.values(), color='tab:blue')
         a.set(title='pairs by target', xlabel='target', ylabel='pairs')
         b.hist(self.lengths, bins=40, color='tab:green'); b.axvline(self.max_len, color='tab:red', label=f'max_len {self.max_len}')
@@ -471,6 +471,22 @@ class PairBatches(Sampler):
         for s in range(0, self.n, step):
             places = np.arange(s, min(s + step, self.n))[self.rank::self.world]
             yield (shuffled(places, self.n, self.seed, self.epoch) if self.shuffle and len(places) else places).tolist()
+
+# %% ../nbs/00_data.ipynb #75a73844
+class ListBatches(PairBatches):
+    "Like `PairBatches`, but each batch holds all pairs of its queries; `batch_size` pairs on average."
+    def __init__(self,
+        groups, # (pairs,) query of each pair, numbered from 0: `PairDataset.pair_groups()`
+        batch_size:int, # Pairs a batch and rank, on average
+        **kwargs, # shuffle, seed, rank, world
+    ):
+        self.pairs = np.argsort(groups, kind='stable')
+        self.ends = np.cumsum(np.bincount(groups))
+        n = len(self.ends)
+        super().__init__(n, max(1, int(batch_size * n / len(groups))), **kwargs)
+    def __iter__(self):
+        for queries in super().__iter__():
+            yield [int(i) for q in queries for i in self.pairs[self.ends[q - 1] if q else 0:self.ends[q]]]
 
 # %% ../nbs/00_data.ipynb #707aea23
 class PackCollator:

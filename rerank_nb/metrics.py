@@ -9,8 +9,10 @@ __all__ = ['gains_of', 'ranked_gains', 'ndcg_at_k', 'mrr_at_k', 'average_precisi
 # %% ../nbs/02_metrics.ipynb #03f6514c
 import numpy as np
 
-# %% ../nbs/02_metrics.ipynb #1da1a73d
-def _array(x, dtype=None): return np.asarray(x.detach().cpu().float() if hasattr(x, 'detach') and x.is_floating_point() else x, dtype)
+# %% ../nbs/02_metrics.ipynb #9a481bdb
+def _array(x, dtype=None):
+    "Tensor, array or list as an array; floating tensors become float64, since numpy has no bfloat16."
+    return np.asarray(x if not hasattr(x, 'detach') else x.detach().cpu().double() if x.is_floating_point() else x.cpu(), dtype)
 
 def gains_of(
     labels, # (N,) targets in [0, 1]: tensor, array or list
@@ -19,7 +21,8 @@ def gains_of(
     "Gains of targets; `ValueError` if a label is no target of the map."
     y, values = _array(labels, np.float64), np.array(sorted(set(label2id.values())) if label2id else [0., 1.], np.float64)
     place = np.abs(y[:, None] - values).argmin(1)
-    if len(y) and (off := np.abs(y - values[place])).max() > 1e-6: raise ValueError(f'label {y[off.argmax()]:g} is none of the targets {values.tolist()}')
+    off = ~(np.abs(y - values[place]) <= 1e-6)   # true for NaN as well
+    if off.any(): raise ValueError(f'label {y[off][0]:g} is none of the targets {values.tolist()}')
     return place
 
 # %% ../nbs/02_metrics.ipynb #86e92a05
@@ -32,34 +35,46 @@ def ranked_gains(
     if np.isnan(s).any(): raise ValueError('a score is not a number (NaN): the order is undefined')
     return g[np.lexsort((g, -s))]
 
-# %% ../nbs/02_metrics.ipynb #8a9ad89c
-def ndcg_at_k(scores, gains, k:int=10)->float:
+# %% ../nbs/02_metrics.ipynb #704cdd6d
+def ndcg_at_k(
+    scores, # (n,) scores of one query's documents
+    gains, # (n,) their integer gains
+    k:int=10, # Depth
+)->float: # In [0, 1]
     "Normalised discounted cumulative gain of one list, linear gain; nan without a relevant document."
     g = ranked_gains(scores, gains)
     d = 1 / np.log2(np.arange(2, min(k, len(g)) + 2))
     best = (np.sort(g)[::-1][:k] * d).sum()
     return float((g[:k] * d).sum() / best) if best > 0 else float('nan')
 
-def mrr_at_k(scores, gains, k:int=10)->float:
+def mrr_at_k(
+    scores, # (n,) scores of one query's documents
+    gains, # (n,) their integer gains
+    k:int=10, # Depth
+)->float: # 1/rank, or 0 beyond k
     "Reciprocal rank of the first relevant document of one list; nan without one."
     at = np.flatnonzero(ranked_gains(scores, gains) >= 1)
     return float('nan') if not len(at) else float(1 / (at[0] + 1)) if at[0] < k else 0.
 
-def average_precision(scores, gains)->float:
+def average_precision(
+    scores, # (n,) scores of one query's documents
+    gains, # (n,) their integer gains
+)->float: # In (0, 1]
     "Average precision of one list; nan without a relevant document."
     at = np.flatnonzero(ranked_gains(scores, gains) >= 1)
     return float(np.mean(np.arange(1, len(at) + 1) / (at + 1))) if len(at) else float('nan')
 
-# %% ../nbs/02_metrics.ipynb #eab3f9cf
+# %% ../nbs/02_metrics.ipynb #d17d4a80
 def ranking_metrics(
     scores, # (N,) scores of all pairs
     gains, # (N,) integer gains
     groups, # (N,) which query a pair belongs to, in any order
     k:int=10, # Depth of NDCG and MRR
-    per_query:bool=False, # Also give 'per_query': group -> its three values
+    per_query:bool=False, # Also give 'per_query': arrays of 'group' (rising), ndcg@k, mrr@k, map; nan without a relevant document
 )->dict: # ndcg@k, mrr@k, map, queries, queries_without_relevant
     "Means over the queries that have a relevant document; nan if there is none."
     s, g, q = _array(scores, np.float64), _array(gains), _array(groups)
+    if not len(s) == len(g) == len(q): raise ValueError(f'{len(s)} scores, {len(g)} gains, {len(q)} groups: expected one of each a pair')
     order = np.argsort(q, kind='stable')
     ids, starts = np.unique(q[order], return_index=True)
     lists = np.split(order, starts[1:]) if len(ids) else []
@@ -67,16 +82,17 @@ def ranking_metrics(
     names, has = (f'ndcg@{k}', f'mrr@{k}', 'map'), ~np.isnan(rows[:, 0])
     out = {n: float(v) for n, v in zip(names, rows[has].mean(0) if has.any() else [float('nan')]*3)}
     out |= dict(queries=int(has.sum()), queries_without_relevant=int((~has).sum()))
-    return out | ({'per_query': {int(i): dict(zip(names, r)) for i, r in zip(ids, rows.tolist())}} if per_query else {})
+    return out | ({'per_query': {'group': ids, **dict(zip(names, rows.T))}} if per_query else {})
 
-# %% ../nbs/02_metrics.ipynb #e53c7faa
+# %% ../nbs/02_metrics.ipynb #78c67878
 def calibration(
     probs, # (N,) predicted probabilities, sigmoid of the logits
     labels, # (N,) targets in [0, 1]
     bins:int=10, # Bins of equal width
 )->dict: # 'ece', and arrays 'predicted', 'observed', 'count' of the bins that are not empty
-    "Predicted against observed, and the expected calibration error."
+    "Predicted against observed, and the expected calibration error; `ValueError` on a probability outside [0, 1]."
     p, y = _array(probs, np.float64), _array(labels, np.float64)
+    if (bad := ~((p >= 0) & (p <= 1))).any(): raise ValueError(f'{p[bad][0]:g} is not a probability: logits must pass a sigmoid first')
     b = np.minimum((p * bins).astype(int), bins - 1)
     n = np.bincount(b, minlength=bins); used = n > 0
     mean = lambda v: (np.bincount(b, v, bins)[used] / n[used])
@@ -87,8 +103,8 @@ def plot_calibration(
     c:dict, # From `calibration`
 ): # matplotlib Figure
     "Reliability plot: on the diagonal, a score of 0.8 means 80 percent."
-    from matplotlib.figure import Figure
-    fig = Figure(figsize=(3.4, 3), layout='constrained'); ax = fig.subplots()
+    import matplotlib.pyplot as plt
+    fig, ax = plt.subplots(figsize=(3.4, 3), layout='constrained'); plt.close(fig)
     ax.plot([0, 1], [0, 1], color='.7'); ax.plot(c['predicted'], c['observed'], 'o-')
     ax.set(title=f"expected calibration error {c['ece']:.3f}", xlabel='predicted probability', ylabel='share of positives')
     return fig

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['OWN', 'TrainConfig', 'check_config', 'data_format', 'trackers', 'make_accelerator', 'make_optimizer',
            'steps_an_epoch', 'make_schedule', 'windows', 'accumulate', 'evaluate', 'own_files', 'prepare_output_dir',
-           'save_model', 'prune_checkpoints', 'plot_history', 'Reporter', 'results_table', 'open_data', 'report_data',
-           'train']
+           'save_model', 'prune_checkpoints', 'plot_history', 'Reporter', 'results_table', 'open_data', 'make_batches',
+           'report_data', 'train']
 
-# %% ../nbs/04_trainer.ipynb #ce63756c
+# %% ../nbs/04_trainer.ipynb #8187e58f
 import json, math, os, re, shutil, time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -21,12 +21,12 @@ from accelerate.utils import DistributedType, ProjectConfiguration, parse_flag_f
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
-from .data import LABEL2ID, PairBatches, PairDataset, UserError, describe, read_label2id
+from .data import LABEL2ID, ListBatches, PairBatches, PairDataset, UserError, describe, read_label2id
 from .losses import LISTWISE, LOSSES, get_loss, n_units
 from .metrics import gains_of, ranking_metrics
 from .model import CrossEncoder, _evaluating
 
-# %% ../nbs/04_trainer.ipynb #368b025a
+# %% ../nbs/04_trainer.ipynb #7c5cfa9d
 def _arg(help, default=None, **kw): return field(default=default, metadata={'help': help}, **kw)
 
 @dataclass
@@ -35,8 +35,8 @@ class TrainConfig:
     model_name_or_path: str = field(metadata={'help': 'Where to start: a folder, or a name on the hub such as BAAI/bge-reranker-base, maidalun1020/bce-reranker-base_v1 or hfl/chinese-roberta-wwm-ext.'})
     dataset: list[str] = field(metadata={'help': 'Training files. classfication reads JSON lines {"query": str, "pos": [str], "neg": [str]}; regression reads query<TAB>doc<TAB>label.'})
     output_dir: str = field(metadata={'help': 'Folder of the run: model/ (the last model), epoch_N/, metrics.jsonl, pictures, train_config.json.'})
-    loss_type: str = _arg('classfication (or classification): binary cross-entropy. regression: squared error between sigmoid(logit) and the target of the grade.', 'classfication')
-    batch_size: int = _arg('Query-document pairs a batch, per process.', 32)
+    loss_type: str = _arg('classfication (or classification): binary cross-entropy. regression: squared error between sigmoid(logit) and the target of the grade. ce: softmax cross-entropy over each query\'s list; reads what classfication reads.', 'classfication')
+    batch_size: int = _arg('Query-document pairs a batch, per process; for ce whole queries with so many pairs on average.', 32)
     lr: float = _arg('Highest learning rate. 2e-5 to 5e-5 for a trained reranker; a fresh head needs more, see the quickstart.', 5e-5)
     epochs: int = _arg('Times through the data.', 2)
     num_labels: int = _arg('Scores a pair; a reranker has 1.', 1)
@@ -63,13 +63,12 @@ class TrainConfig:
             setattr(self, k, [str(v)] if isinstance(v, (str, Path)) else [str(p) for p in v or []])
         self.output_dir, self.model_name_or_path = str(self.output_dir), str(self.model_name_or_path)
 
-# %% ../nbs/04_trainer.ipynb #fc664595
+# %% ../nbs/04_trainer.ipynb #acf6f46a
 def check_config(c:TrainConfig)->TrainConfig: # The same
     "`UserError` names the flag, what it was given and what it takes."
     def need(ok, flag, expected):
         if not ok: raise UserError(f'--{flag}: found {getattr(c, flag)!r}, expected {expected}')
-    pointwise = [k for k in LOSSES if k not in LISTWISE]
-    need(c.loss_type in pointwise, 'loss_type', 'one of ' + ', '.join(pointwise))
+    need(c.loss_type in LOSSES, 'loss_type', 'one of ' + ', '.join(LOSSES))
     need(c.on_bad_line in ('error', 'skip'), 'on_bad_line', 'error or skip')
     need(c.mixed_precision in (None, 'no', 'bf16', 'fp16'), 'mixed_precision', 'no, bf16 or fp16')
     need(c.num_labels == 1, 'num_labels', '1: a reranker gives one score a pair')
@@ -237,15 +236,16 @@ def prune_checkpoints(output_dir, keep:int):
     epochs = sorted((p for p in own_files(output_dir) if p.name.startswith('epoch_')), key=lambda p: int(p.name[6:]))
     for p in epochs[:-keep]: shutil.rmtree(p)
 
-# %% ../nbs/04_trainer.ipynb #2089861d
+# %% ../nbs/04_trainer.ipynb #75dbd1a1
 def plot_history(
     history:list, # Records of metrics.jsonl
     path=None, # Where to write the picture, if anywhere
 ): # matplotlib Figure
     "Training loss, and NDCG@10 where there was an evaluation."
-    from matplotlib.figure import Figure
-    fig = Figure(figsize=(7, 2.8), layout='constrained')
-    ax, logs, evals = fig.subplots(), [r for r in history if 'loss' in r], [r for r in history if 'eval_ndcg@10' in r]
+    import matplotlib.pyplot as plt
+    fig, ax = plt.subplots(figsize=(7, 2.8), layout='constrained')
+    plt.close(fig)   # shown once, as the value of a cell
+    logs, evals = [r for r in history if 'loss' in r], [r for r in history if 'eval_ndcg@10' in r]
     ax.plot([r['step'] for r in logs], [r['loss'] for r in logs], color='tab:blue')
     ax.set(xlabel='optimizer step', title='training loss' + (' and NDCG@10 on the evaluation data' if evals else '')); ax.set_ylabel('loss', color='tab:blue')
     if evals:
@@ -295,13 +295,18 @@ def results_table(history:list)->str: # Records of metrics.jsonl
     name = lambda r: 'before' if not r['epoch'] else f"epoch {r['epoch']}"
     return '\n'.join([f"{'':<9}" + ''.join(f'{k.upper() if k != "loss" else k:>9}' for k in keys)] + [f'{name(r):<9}' + ''.join(f"{r[f'eval_{k}']:9.4f}" for k in keys) for r in rows])
 
-# %% ../nbs/04_trainer.ipynb #972cf0b9
+# %% ../nbs/04_trainer.ipynb #e360bf47
 def open_data(
     c:TrainConfig, # Settings of the run
 ): # (training PairDataset, evaluation PairDataset or None)
     "The datasets of a run; the evaluation ranks all documents of a query."
     kw = dict(data_format=data_format(c.loss_type), label2id=read_label2id(c.label2id), on_bad_line=c.on_bad_line)
     return PairDataset(c.dataset, negatives_per_query=c.negatives_per_query, seed=c.seed, **kw), PairDataset(c.eval_dataset, **kw) if c.eval_dataset else None
+
+def make_batches(c, ds, acc):
+    "Pairs for a point-wise loss, whole queries for a list-wise one."
+    kw = dict(batch_size=c.batch_size, seed=c.seed, rank=acc.process_index, world=acc.num_processes)
+    return ListBatches(ds.pair_groups(), **kw) if c.loss_type in LISTWISE else PairBatches(len(ds), **kw)
 
 def report_data(c, ds, reranker):
     "Print what is in the training data, and keep it with the run."
@@ -314,7 +319,7 @@ def report_data(c, ds, reranker):
     (out/'data_report.txt').write_text(text + '\n', encoding='utf-8')
     report.plot(out/'data.png')
 
-# %% ../nbs/04_trainer.ipynb #251a16aa
+# %% ../nbs/04_trainer.ipynb #f12d4ae3
 def train(
     c:TrainConfig, # Settings of the run
 )->list: # The records of metrics.jsonl
@@ -327,7 +332,7 @@ def train(
     model = CrossEncoder.from_pretrained(c.model_name_or_path, c.num_labels, c.loss_type)
     collator, tokens = model.collator(c.max_len), model.tokenizer
     if acc.is_main_process: report_data(c, ds, model)
-    sampler = PairBatches(len(ds), c.batch_size, seed=c.seed, rank=acc.process_index, world=acc.num_processes)
+    sampler = make_batches(c, ds, acc)
     model.new_head = False   # from here on it is trained
     model, optimizer = acc.prepare(model, make_optimizer(model, c.lr, c.weight_decay))
     if acc.distributed_type == DistributedType.FSDP: acc.print(_sharding(acc, model))

@@ -1,0 +1,56 @@
+"""First pass over a data file: megabytes a second and resident memory, for 10 MB and 1 GB.
+
+    python benchmarks/data.py [--mb 10 1000]
+
+Each size is measured in a process of its own, which first imports everything and notes its resident memory, then opens the file as a dataset and reads pairs from all over it.
+"""
+import argparse, json, os, random, subprocess, sys, tempfile, time
+from pathlib import Path
+
+
+def write_file(path, mb, seed=0):
+    "JSON lines with 1 positive and 7 negatives of 40-300 characters."
+    rng = random.Random(seed)
+    words = [''.join(rng.choices('etaoinshrdlu', k=rng.randint(2, 9))) for _ in range(5000)] + [''.join(rng.choices('的一是在不了有和人这中大为上个国我以要他', k=2)) for _ in range(2000)]
+    text = lambda: ' '.join(rng.choices(words, k=rng.randint(6, 40)))
+    with open(path, 'w', encoding='utf-8') as f:
+        while f.tell() < mb * 2**20:
+            f.write(''.join(json.dumps(dict(query=text(), pos=[text()], neg=[text() for _ in range(7)]), ensure_ascii=False) + '\n' for _ in range(200)))
+
+
+def rss():
+    "Resident memory of this process in MB."
+    return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmRSS')) / 1024
+
+
+def measure(path):
+    "One line of the table as JSON, printed by a fresh process."
+    from rerank_nb.data import PairBatches, PairDataset
+    import resource
+    size, before, t = os.path.getsize(path) / 2**20, rss(), time.time()
+    ds = PairDataset(path)
+    seconds, after = time.time() - t, rss()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    t, n = time.time(), 0
+    for batch in PairBatches(len(ds), 32):
+        for i in batch: ds[i]; n += 1
+        if n >= 20000: break
+    print(json.dumps(dict(mb=round(size), lines=len(ds.index.offsets), pairs=len(ds), seconds=round(seconds, 1), mb_per_second=round(size / seconds), rss_before_mb=round(before), rss_after_mb=round(after),
+                          rss_after_reading_mb=round(rss()), peak_mb=round(peak), kept_bytes_per_line=round(sum(a.nbytes for a in ds.index[:3]) / len(ds.index.offsets), 1), pairs_read_per_second=round(n / (time.time() - t)))))
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument('--mb', type=int, nargs='+', default=[10, 1000])
+    p.add_argument('--measure', help=argparse.SUPPRESS)
+    a = p.parse_args()
+    if a.measure: return measure(a.measure)
+    with tempfile.TemporaryDirectory() as tmp:
+        for mb in a.mb:
+            path = Path(tmp)/f'{mb}.jsonl'
+            write_file(path, mb)
+            print(subprocess.run([sys.executable, __file__, '--measure', path], check=True, capture_output=True, text=True).stdout.strip(), flush=True)
+            path.unlink()
+
+
+if __name__ == '__main__': main()
