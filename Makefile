@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: train test test-all check data-bench clean
+.PHONY: train test test-all check readme data-bench clean
 
 $(STAMP): settings.ini setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -16,14 +16,19 @@ $(STAMP): settings.ini setup.py constraints.txt
 models/me5-small-zh-en/config.json: $(STAMP)
 	python -m rerank_nb.base --output_dir models/me5-small-zh-en
 
+models/me5-small-zh-en-6/config.json: $(STAMP)
+	python -m rerank_nb.base --output_dir models/me5-small-zh-en-6 --layers 6
+
 train: models/me5-small-zh-en/config.json  ## the main job: base weights -> reranker, before and after
 	python benchmarks/example.py
 
-test: $(STAMP)  ## notebooks and pytest, without what is marked slow or gpu
+test test-all: export OMP_NUM_THREADS = 1   # tests run two at a time
+
+test: $(STAMP) models/me5-small-zh-en-6/config.json  ## notebooks and pytest, without what is marked slow or gpu
 	nbdev_test --n_workers 2
 	python -m pytest -q tests
 
-test-all: $(STAMP)  ## with the slow set
+test-all: $(STAMP) models/me5-small-zh-en-6/config.json models/me5-small-zh-en/config.json  ## with the slow set
 	nbdev_test --n_workers 1 --flags slow
 	python -m pytest -q tests -m ""
 
@@ -31,6 +36,9 @@ check: $(STAMP)  ## are the notebooks clean and the package in sync with them?
 	nbdev_export
 	nbdev_clean
 	test -z "$$(git status --porcelain)" || { git status --short; git diff --stat; echo 'notebooks not clean or package not in sync: run nbdev_export and nbdev_clean, then commit'; exit 1; }
+
+readme: $(STAMP)  ## README.md from nbs/index.ipynb
+	python nbs/readme.py
 
 data-bench: $(STAMP)  ## memory and speed of the first pass over 10 MB and 1 GB
 	python benchmarks/data.py

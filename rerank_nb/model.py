@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HEADS', 'packed_sdpa', 'packed_varlen', 'packed_attention', 'can_pack', 'position_start', 'whole_folder',
-           'CrossEncoder', 'token_batches', 'compute_score', 'rank', 'save_pretrained']
+           'whole_file', 'CrossEncoder', 'token_batches', 'compute_score', 'rank', 'save_pretrained']
 
 # %% ../nbs/03_model.ipynb #b5d3b726
 import inspect, os, shutil, warnings
@@ -74,7 +74,7 @@ def position_start(config)->int: # Position of the first token: XLM-RoBERTa and 
     "First position of a pair."
     return config.pad_token_id + 1 if 'roberta' in config.model_type else 0
 
-# %% ../nbs/03_model.ipynb #f32600ee
+# %% ../nbs/03_model.ipynb #a7387a74
 @contextmanager
 def whole_folder(
     folder, # The final name
@@ -90,14 +90,27 @@ def whole_folder(
     new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
 
-# %% ../nbs/03_model.ipynb #4b0ef79c
+@contextmanager
+def whole_file(
+    path, # The final name
+): # Yields an open text file
+    "The same for one text file."
+    new = Path(path).with_name(f'.{Path(path).name}.new.tmp')
+    try:
+        with open(new, 'w', encoding='utf-8') as f: yield f
+        new.replace(path)
+    finally: new.unlink(missing_ok=True)
+
+# %% ../nbs/03_model.ipynb #9074103c
 @contextmanager
 def _quiet():
-    "No tables from transformers' loader: what matters in them is said in our own words."
-    level = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()
+    "No tables and bars from transformers: what matters in them is said in our own words."
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error(); hf_logging.disable_progress_bar()
     try: yield
-    finally: hf_logging.set_verbosity(level)
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars: hf_logging.enable_progress_bar()
 
 def _load(name, trust_remote_code, dtype):
     "(model, tokenizer, keys that the checkpoint lacks); `UserError` if that is impossible."
@@ -119,7 +132,7 @@ def _new_parts(model, missing):
     head = [k for k in missing if not k.startswith(base) or k.startswith(base + 'pooler.')]
     return head, [k for k in missing if k not in head]
 
-# %% ../nbs/03_model.ipynb #b0b04eb4
+# %% ../nbs/03_model.ipynb #590cea72
 class CrossEncoder(nn.Module):
     "A sequence classifier with one label that scores query-document pairs. `model` is transformers' own, `tokenizer` its tokenizer."
     def __init__(self,
@@ -184,11 +197,11 @@ class CrossEncoder(nn.Module):
         "Logits of a packed batch."
         if padded or not self.packed:
             args = {k: v for k, v in pad(batch, self.tokenizer.pad_token_id).items() if k in self._forward_args}
-            return self.model(**args).logits[:, 0]
+            return self.model(**args).logits[:, 0].clone()   # FSDP2 hooks the output, which must not be a view
         hidden = self.model.base_model(input_ids=batch.input_ids[None], position_ids=batch.position_ids[None], token_type_ids=batch.token_type_ids[None],
                                        attention_mask=None, lens=batch.lens, cu_seqlens=batch.cu_seqlens).last_hidden_state
         first = hidden[0, batch.cu_seqlens[:-1]]
-        return HEADS[self.model.config.model_type](self.model, first[:, None]).reshape(len(batch))
+        return HEADS[self.model.config.model_type](self.model, first[:, None]).reshape(len(batch)).clone()
 
 # %% ../nbs/03_model.ipynb #c306054f
 def _as_pairs(pairs):
@@ -261,7 +274,7 @@ def rank(self:CrossEncoder,
     return [dict(corpus_id=i, score=scores[i].item(), text=docs[i]) for i in order]
 CrossEncoder.rank = rank
 
-# %% ../nbs/03_model.ipynb #9458cacd
+# %% ../nbs/03_model.ipynb #a9d457ce
 def save_pretrained(self:CrossEncoder,
     folder, # Where to write
     state_dict:dict=None, # Weights gathered from several processes, with keys as in `self.state_dict()`
@@ -270,7 +283,7 @@ def save_pretrained(self:CrossEncoder,
     if state_dict is not None: state_dict = {k.removeprefix('model.'): v for k, v in state_dict.items()}
     self.model.config.problem_type = None
     self.tokenizer.model_max_length = self.max_len
-    with whole_folder(folder) as new:
+    with whole_folder(folder) as new, _quiet():
         self.model.save_pretrained(new, state_dict=state_dict)
         self.tokenizer.save_pretrained(new)
     return str(folder)

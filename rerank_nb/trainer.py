@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['OWN', 'TrainConfig', 'check_config', 'data_format', 'trackers', 'make_accelerator', 'make_optimizer',
-           'steps_an_epoch', 'make_schedule', 'windows', 'accumulate', 'evaluate', 'own_files', 'prepare_output_dir',
-           'save_model', 'prune_checkpoints', 'plot_history', 'Reporter', 'results_table', 'open_data', 'make_batches',
-           'report_data', 'train']
+           'steps_an_epoch', 'make_schedule', 'windows', 'accumulate', 'evaluate', 'own_files', 'check_output_dir',
+           'prepare_output_dir', 'save_model', 'prune_checkpoints', 'plot_history', 'Reporter', 'results_table',
+           'open_data', 'make_batches', 'report_data', 'train']
 
 # %% ../nbs/04_trainer.ipynb #8187e58f
 import json, math, os, re, shutil, time
@@ -84,7 +84,7 @@ def data_format(loss_type:str)->str: # 'binary' or 'graded'
     "Which file format a loss reads."
     return 'graded' if loss_type == 'regression' else 'binary'
 
-# %% ../nbs/04_trainer.ipynb #47784ead
+# %% ../nbs/04_trainer.ipynb #c3fd1523
 def trackers(
     log_with:str, # Names separated by commas, or None
     available=None, # Names of installed trackers; None asks accelerate
@@ -97,13 +97,12 @@ def trackers(
         if n != 'all' and n not in available: raise UserError(f'--log_with {n}: not installed. Install it with: pip install {n}')
     return list(available) if 'all' in names else names
 
-def _wandb_offline():
+def _wandb_mode()->dict: # Keyword arguments of wandb.init
     "Without a login, let wandb write to disk."
-    if os.environ.get('WANDB_MODE'): return
     import wandb
-    if wandb.api.api_key is None:
-        os.environ['WANDB_MODE'] = 'offline'
-        print('wandb: no login found (wandb login, or WANDB_API_KEY): logging offline; upload later with wandb sync')
+    if os.environ.get('WANDB_MODE') or wandb.login(prompt=False): return {}
+    print('wandb: no login found (wandb login, or WANDB_API_KEY): logging offline; upload later with wandb sync')
+    return {'mode': 'offline'}
 
 # %% ../nbs/04_trainer.ipynb #c81ec348
 def _mixed_precision(asked, on_cpu):
@@ -206,7 +205,7 @@ def evaluate(
     values = ranking_metrics(logits, gains_of(labels, ds.label2id if ds.data_format == 'graded' else None), groups)
     return dict(loss=get_loss(loss_type)(logits, labels, groups).mean().item(), **{k: float(values[k]) for k in ('ndcg@10', 'mrr@10', 'map')})
 
-# %% ../nbs/04_trainer.ipynb #e5fb66a9
+# %% ../nbs/04_trainer.ipynb #743ac368
 OWN = ('model', 'metrics.jsonl', 'history.png', 'data.png', 'data_report.txt', 'skipped_lines.txt', 'train_config.json', 'logs')
 
 def own_files(output_dir)->list: # Paths
@@ -214,12 +213,16 @@ def own_files(output_dir)->list: # Paths
     d = Path(output_dir)
     return [p for p in (d.iterdir() if d.is_dir() else []) if p.name in OWN or re.fullmatch(r'epoch_\d+', p.name)]
 
-def prepare_output_dir(c:TrainConfig):
-    "Make the folder; `UserError` if it holds a run that may not be replaced."
+def check_output_dir(c:TrainConfig)->list: # What would be removed
+    "`UserError` if the folder holds a run that may not be replaced."
     if Path(c.output_dir).is_file(): raise UserError(f'--output_dir: {c.output_dir} is a file, expected a folder')
     found = own_files(c.output_dir)
     if found and not c.overwrite_output_dir: raise UserError(f'--output_dir: {c.output_dir} already holds a run ({found[0].name}). Give another folder, or --overwrite_output_dir to replace it')
-    for p in found: shutil.rmtree(p) if p.is_dir() else p.unlink()
+    return found
+
+def prepare_output_dir(c:TrainConfig):
+    "Make the folder and write the settings into it."
+    for p in check_output_dir(c): shutil.rmtree(p) if p.is_dir() else p.unlink()
     try: (Path(c.output_dir)/'logs').mkdir(parents=True)
     except OSError as e: raise UserError(f'--output_dir: {c.output_dir}: {e.strerror}') from None
     (Path(c.output_dir)/'train_config.json').write_text(json.dumps(asdict(c), indent=1, ensure_ascii=False), encoding='utf-8')
@@ -236,7 +239,7 @@ def prune_checkpoints(output_dir, keep:int):
     epochs = sorted((p for p in own_files(output_dir) if p.name.startswith('epoch_')), key=lambda p: int(p.name[6:]))
     for p in epochs[:-keep]: shutil.rmtree(p)
 
-# %% ../nbs/04_trainer.ipynb #75dbd1a1
+# %% ../nbs/04_trainer.ipynb #b01567d2
 def plot_history(
     history:list, # Records of metrics.jsonl
     path=None, # Where to write the picture, if anywhere
@@ -250,7 +253,7 @@ def plot_history(
     ax.set(xlabel='optimizer step', title='training loss' + (' and NDCG@10 on the evaluation data' if evals else '')); ax.set_ylabel('loss', color='tab:blue')
     if evals:
         right = ax.twinx(); right.plot([r['step'] for r in evals], [r['eval_ndcg@10'] for r in evals], 'o-', color='tab:orange')
-        right.set_ylabel('NDCG@10', color='tab:orange'); right.set_ylim(0, 1)
+        right.set_ylabel('NDCG@10', color='tab:orange'); right.set_ylim(0, 1.05)
     if path: fig.savefig(path, dpi=100)
     return fig
 
@@ -319,7 +322,7 @@ def report_data(c, ds, reranker):
     (out/'data_report.txt').write_text(text + '\n', encoding='utf-8')
     report.plot(out/'data.png')
 
-# %% ../nbs/04_trainer.ipynb #f12d4ae3
+# %% ../nbs/04_trainer.ipynb #1808a75a
 def train(
     c:TrainConfig, # Settings of the run
 )->list: # The records of metrics.jsonl
@@ -327,10 +330,11 @@ def train(
     check_config(c); names = trackers(c.log_with)
     ds, dev = open_data(c)
     acc = make_accelerator(c)
-    _on_main(acc, lambda: prepare_output_dir(c))
+    _on_main(acc, lambda: check_output_dir(c))
     set_seed(c.seed)
     model = CrossEncoder.from_pretrained(c.model_name_or_path, c.num_labels, c.loss_type)
-    collator, tokens = model.collator(c.max_len), model.tokenizer
+    _on_main(acc, lambda: prepare_output_dir(c))   # only now: whatever can fail early has not failed
+    collator = model.collator(c.max_len)
     if acc.is_main_process: report_data(c, ds, model)
     sampler = make_batches(c, ds, acc)
     model.new_head = False   # from here on it is trained
@@ -339,38 +343,41 @@ def train(
     total = c.epochs * steps_an_epoch(len(sampler), c.gradient_accumulation_steps)
     schedule = make_schedule(optimizer.optimizer, total, c.warmup_proportion)
     _start_trackers(acc, c, names)
-    reporter, step, since, started = Reporter(acc, c.output_dir, total), 0, torch.zeros(2, device=acc.device), time.time()
+    reporter, step, since = Reporter(acc, c.output_dir, total), 0, torch.zeros(2, device=acc.device)
 
     def check(epoch):
         if dev: reporter.record(step=step, epoch=epoch, **{f'eval_{k}': v for k, v in evaluate(acc, model, dev, collator, c.batch_size, c.loss_type).items()})
 
     check(0)
     set_seed(c.seed, device_specific=True)
+    started = time.time()
     for epoch in range(1, c.epochs + 1):
         model.train(); ds.set_epoch(epoch); sampler.set_epoch(epoch)
         batches = DataLoader(ds, batch_sampler=sampler, collate_fn=collator, pin_memory=acc.device.type == 'cuda', generator=torch.Generator())
         for window in windows(batches, c.gradient_accumulation_steps):
             since += accumulate(acc, model, window, c.loss_type)
             norm = acc.clip_grad_norm_(model.parameters(), c.max_grad_norm or math.inf)
+            lr = schedule.get_last_lr()[0]
             optimizer.step(); schedule.step(); optimizer.zero_grad()
             step += 1
             reporter.bar.update()
             if step % c.logging_steps == 0 or step == total:
                 loss, n = acc.reduce(since).tolist()
-                reporter.record(step=step, epoch=epoch, loss=loss/n, lr=schedule.get_last_lr()[0], grad_norm=float(norm), pairs_per_second=n/(time.time() - started))
+                reporter.record(step=step, epoch=epoch, loss=loss/n, lr=lr, grad_norm=float(norm), pairs_per_second=n/(time.time() - started))
                 since.zero_(); started = time.time()
+        paused = time.time()
         check(epoch)
         if c.save_on_epoch_end:
             save_model(acc, model, f'{c.output_dir}/epoch_{epoch}')
             if acc.is_main_process: prune_checkpoints(c.output_dir, c.num_max_checkpoints)
-        started = time.time()
+        started += time.time() - paused   # pairs a second are those of training
     save_model(acc, model, f'{c.output_dir}/model')
     reporter.close()
     acc.end_training()
     acc.print('\n'.join([*([results_table(reporter.history)] if dev else []), f'model: {c.output_dir}/model']))
     return reporter.history
 
-# %% ../nbs/04_trainer.ipynb #f3544177
+# %% ../nbs/04_trainer.ipynb #b31bafe0
 def _on_main(acc, f):
     "Run `f` on the main process; a `UserError` there is raised by all, so that none waits for the others."
     error = [None]
@@ -388,6 +395,6 @@ def _sharding(acc, model):
 def _start_trackers(acc, c, names):
     "Start the trackers, if there are any, with the settings of the run."
     if not names: return
-    if 'wandb' in names and acc.is_main_process: _wandb_offline()
+    mode = _wandb_mode() if 'wandb' in names and acc.is_main_process else {}
     plain = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in asdict(c).items()}
-    acc.init_trackers('rerank_nb', plain, {'wandb': {'dir': f'{c.output_dir}/logs'}})
+    acc.init_trackers('rerank_nb', plain, {'wandb': {'dir': f'{c.output_dir}/logs', **mode}})

@@ -78,6 +78,7 @@ def test_missing_model_and_bad_lines(tiny, tmp_path):
     assert len((tmp_path/'out/skipped_lines.txt').read_text().splitlines()) == 26 and 'lines skipped                       26' in p.stdout
     p = run(sys.executable, '-m', 'rerank_nb.train_reranker', *flags(tmp_path/'nowhere', bad, tmp_path/'out2', on_bad_line='skip'), env=clean_env())
     assert p.returncode == 1 and 'no model could be loaded' in p.stderr and 'Traceback' not in p.stderr
+    assert not (tmp_path/'out2').exists()   # the next try must not hear that a run is there already
 
 
 def test_a_run_is_not_overwritten(tiny, binary, tmp_path):

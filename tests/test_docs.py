@@ -1,0 +1,29 @@
+"README.md is nbs/index.ipynb, and what the texts name exists."
+import json, re
+from pathlib import Path
+import pytest
+from conftest import ROOT, run
+import sys
+
+
+def test_readme_is_the_index_notebook(tmp_path):
+    p = run(sys.executable, 'nbs/readme.py', tmp_path/'README.md')
+    assert p.returncode == 0, p.stderr
+    assert (tmp_path/'README.md').read_text(encoding='utf-8') == (ROOT/'README.md').read_text(encoding='utf-8'), 'run make readme'
+
+
+@pytest.mark.parametrize('name', ['README.md', 'README_zh.md', 'CONTRIBUTING.md', 'example_data/README.md', 'benchmarks/README.md'])
+def test_paths_and_flags_in_the_texts_exist(name):
+    text = (ROOT/name).read_text(encoding='utf-8')
+    for target in re.findall(r'\]\(([^)#:]+)\)', text): assert (ROOT/name).parent.joinpath(target).exists(), target
+    for path in re.findall(r'(?:config|example_data|nbs|benchmarks|tests)/[\w./]+\.(?:yaml|jsonl|tsv|ipynb|py|md)', text): assert (ROOT/path).exists(), path
+    flags = set(re.findall(r' --(\w+)', (ROOT/'rerank_nb/train_reranker.py').read_text() + run(sys.executable, '-m', 'rerank_nb.train_reranker', '--help').stdout))
+    known = flags | {'config_file', 'num_processes', 'quiet', 'layers', 'epochs', 'base', 'mb'}
+    for block in re.findall(r'train_reranker[\s\S]*?(?:\n\n|```)', text):
+        for f in re.findall(r' --(\w+)', block): assert f in known, f
+
+
+def test_targets_of_make_in_the_texts_exist():
+    targets = set(re.findall(r'^([\w-]+):', (ROOT/'Makefile').read_text(), re.M))
+    for name in ('README.md', 'README_zh.md', 'CONTRIBUTING.md'):
+        for t in re.findall(r'(?:`|    )make ([\w-]+)', (ROOT/name).read_text(encoding='utf-8')): assert t in targets, (name, t)

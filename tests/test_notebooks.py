@@ -1,0 +1,16 @@
+"Each notebook by itself, in a real kernel, as `jupyter execute` runs it."
+import sys
+import pytest
+from conftest import ROOT, run
+
+NOTEBOOKS = sorted(p.relative_to(ROOT) for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+
+
+def test_the_list_is_not_empty(): assert len(NOTEBOOKS) >= 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=str)
+def test_jupyter_execute(path):
+    p = run(sys.executable, '-m', 'jupyter', 'execute', path, timeout=1800)
+    assert p.returncode == 0, p.stderr[-3000:]
