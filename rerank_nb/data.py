@@ -255,7 +255,7 @@ def _stats(groups, firsts, counts, positives, targets, hashes):
                 targets={round(float(v), 6): int(c) for v, c in zip(values, freq)}, duplicates=duplicates, contradictions=len(a),
                 first_contradiction=sorted((line_of(a[0]), line_of(b[0]))) if len(a) else None)
 
-# %% ../nbs/00_data.ipynb #f9c9061e
+# %% ../nbs/00_data.ipynb #2fd20b4a
 class PairDataset(Dataset):
     "The pairs of one file or several; lines are found by byte offset and parsed on demand."
     def __init__(self,
@@ -273,7 +273,7 @@ class PairDataset(Dataset):
         for p in self.paths: _check_format(p, data_format)
         self.index = scan(self.paths, data_format, label2id, self.n_neg, self.problems)
         if self.problems and on_bad_line == 'error': raise DataError(f'{self.problems}\nbad lines: {len(self.problems):,}; nothing was trained. Mend them, or go on without them: --on_bad_line skip')
-        if not len(self): raise DataError(f"{', '.join(self.paths)}: no pair to learn from")
+        if not len(self): raise DataError(f"{', '.join(self.paths)}: no usable line\n{self.problems}")
 
     def __len__(self): return int(self.index.starts[-1])
     def __getitem__(self, i:int)->Pair:

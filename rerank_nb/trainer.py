@@ -104,7 +104,7 @@ def _wandb_mode()->dict: # Keyword arguments of wandb.init
     print('wandb: no login found (wandb login, or WANDB_API_KEY): logging offline; upload later with wandb sync')
     return {'mode': 'offline'}
 
-# %% ../nbs/04_trainer.ipynb #c81ec348
+# %% ../nbs/04_trainer.ipynb #979470d2
 def _mixed_precision(asked, on_cpu):
     "The precision to run in: a flag is obeyed, a configuration file's wish only where the device can."
     wanted = asked or os.environ.get('ACCELERATE_MIXED_PRECISION', 'no')
@@ -113,11 +113,15 @@ def _mixed_precision(asked, on_cpu):
     if asked or able or wanted == 'no': return wanted, None
     return 'no', f'{wanted} is set in the configuration, but this device has none: running in float32'
 
+def _forget_accelerator():
+    "A process that is alone may start anew, in another precision or under `notebook_launcher`."
+    if not torch.distributed.is_initialized(): AcceleratorState._reset_state(reset_partial_state=True); GradientState._reset_state()
+
 def make_accelerator(
     c:TrainConfig, # Settings of the run
 )->Accelerator:
     "The accelerator for this process; the engine and the number of processes asked for are the ones that run."
-    if not torch.distributed.is_initialized(): AcceleratorState._reset_state(reset_partial_state=True); GradientState._reset_state()   # a second run in one notebook
+    _forget_accelerator()   # a second run in one notebook
     world, fsdp = int(os.environ.get('WORLD_SIZE', 1)), parse_flag_from_env('ACCELERATE_USE_FSDP')
     on_cpu = parse_flag_from_env('ACCELERATE_USE_CPU') or not torch.accelerator.is_available()
     notes = []
@@ -322,7 +326,7 @@ def report_data(c, ds, reranker):
     (out/'data_report.txt').write_text(text + '\n', encoding='utf-8')
     report.plot(out/'data.png')
 
-# %% ../nbs/04_trainer.ipynb #1808a75a
+# %% ../nbs/04_trainer.ipynb #b1309018
 def train(
     c:TrainConfig, # Settings of the run
 )->list: # The records of metrics.jsonl
@@ -375,6 +379,7 @@ def train(
     reporter.close()
     acc.end_training()
     acc.print('\n'.join([*([results_table(reporter.history)] if dev else []), f'model: {c.output_dir}/model']))
+    _forget_accelerator()
     return reporter.history
 
 # %% ../nbs/04_trainer.ipynb #b31bafe0
