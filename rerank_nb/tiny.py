@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['TEXT', 'tiny_tokenizer', 'tiny_model']
 
-# %% ../nbs/10_tiny.ipynb #34230348
+# %% ../nbs/10_tiny.ipynb #bb3d8bc3
+import re
 from pathlib import Path
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel, AutoModelForSequenceClassification, CONFIG_MAPPING, PreTrainedTokenizerFast
 import torch
 
@@ -17,11 +18,14 @@ why does my bread stay flat? give the dough more time until it has doubled. A re
 我喜欢中国 我喜欢美国 我一点都不喜欢美国 泰山要多长时间爬上去 爬上泰山需要1-8个小时，具体的时间需要看个人的身体素质。
 如何列出目录中的文件？使用 ls 命令可以显示当前目录的内容。手机充不进电怎么办？先清理接口里的灰尘，再换一根数据线试试。0123456789"""
 
-# %% ../nbs/10_tiny.ipynb #fb7de4d2
+# %% ../nbs/10_tiny.ipynb #0bb0f09b
 def _wordpiece(texts):
-    tk = Tokenizer(models.WordPiece(unk_token='[UNK]'))
+    text = ' '.join(texts).lower()
+    chars, words = sorted(set(text) - {' '}), sorted(w for w in set(re.findall('[a-z]+', text)) if len(w) > 1)
+    pieces = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *chars, *(f'##{c}' for c in chars if c.isascii() and c.isalnum()), *words]
+    tk = Tokenizer(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token='[UNK]'))
     tk.normalizer, tk.pre_tokenizer, tk.decoder = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
-    tk.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=400, show_progress=False, special_tokens=['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']))
+    tk.add_special_tokens(pieces[:5])
     tk.post_processor = processors.TemplateProcessing(single='[CLS] $A [SEP]', pair='[CLS] $A [SEP] $B:1 [SEP]:1',
                                                       special_tokens=[(t, tk.token_to_id(t)) for t in ('[CLS]', '[SEP]')])
     return tk, dict(pad_token='[PAD]', unk_token='[UNK]', cls_token='[CLS]', sep_token='[SEP]', mask_token='[MASK]',
