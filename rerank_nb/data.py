@@ -452,7 +452,7 @@ def pad(
     fill = lambda flat, value: torch.full(mask.shape, value, device=lens.device).masked_scatter(mask, flat)
     return dict(input_ids=fill(batch.input_ids, pad_id), attention_mask=mask.long(), token_type_ids=fill(batch.token_type_ids, 0))
 
-# %% ../nbs/00_data.ipynb #d7f1949d
+# %% ../nbs/00_data.ipynb #48a27c5e
 class PairBatches(Sampler):
     "Batches of pair numbers for one rank, a pure function of (seed, epoch, rank)."
     def __init__(self,
@@ -463,16 +463,18 @@ class PairBatches(Sampler):
         rank:int=0, # This process
         world:int=1, # Number of processes
     ):
-        self.n, self.batch_size, self.shuffle, self.seed, self.rank, self.world, self.epoch = n, batch_size, shuffle, seed, rank, world, 0
-    def __len__(self): return -(-self.n // (self.batch_size * self.world))
-    def set_epoch(self, epoch:int): self.epoch = epoch
+        self.n, self.step, self.shuffle, self.seed, self.rank, self.world = n, batch_size * world, shuffle, seed, rank, world
+        self.set_epoch(0)
+    def __len__(self): return -(-self.n // self.step)
+    def set_epoch(self, epoch:int, done:int=0):
+        "The next iteration is that of `epoch`, without its first `done` batches (a resumed run)."
+        self.epoch, self.done = epoch, done
     def __iter__(self):
-        step = self.batch_size * self.world
-        for s in range(0, self.n, step):
-            places = np.arange(s, min(s + step, self.n))[self.rank::self.world]
+        for s in range(self.done * self.step, self.n, self.step):
+            places = np.arange(s, min(s + self.step, self.n))[self.rank::self.world]
             yield (shuffled(places, self.n, self.seed, self.epoch) if self.shuffle and len(places) else places).tolist()
 
-# %% ../nbs/00_data.ipynb #75a73844
+# %% ../nbs/00_data.ipynb #0c46efb0
 class ListBatches(PairBatches):
     "Like `PairBatches`, but each batch holds all pairs of its queries; `batch_size` pairs on average."
     def __init__(self,
@@ -482,8 +484,8 @@ class ListBatches(PairBatches):
     ):
         self.pairs = np.argsort(groups, kind='stable')
         self.ends = np.cumsum(np.bincount(groups))
-        n = len(self.ends)
-        super().__init__(n, max(1, int(batch_size * n / len(groups))), **kwargs)
+        super().__init__(len(self.ends), batch_size, **kwargs)
+        self.step = max(1, int(self.step * self.n / len(groups)))   # queries a step, all ranks together
     def __iter__(self):
         for queries in super().__iter__():
             yield [int(i) for q in queries for i in self.pairs[self.ends[q - 1] if q else 0:self.ends[q]]]
