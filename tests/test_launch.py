@@ -41,23 +41,6 @@ def test_graded_by_path_with_accumulation(tiny, graded, tmp_path):
     assert not list(out.glob('epoch_*'))
 
 
-@pytest.mark.parametrize('kind,config', [('bert', 'default_fsdp'), ('xlm-roberta', 'xlmroberta_default_config')])
-def test_two_processes_really_shard_and_equal_one(kind, config, tiny, binary, tmp_path):
-    from rerank_nb.tiny import tiny_model
-    model = tiny_model(tmp_path/'still', kind, hidden_dropout_prob=0., attention_probs_dropout_prob=0.)
-    kw = dict(eval_dataset=binary[1], logging_steps=1, lr=1e-4, mixed_precision='no')
-    one, two = tmp_path/'one', tmp_path/'two'
-    a = finished(run(sys.executable, '-m', 'rerank_nb.train_reranker', *flags(model, binary[0], one, batch_size=14, **kw), env=clean_env()), one)
-    p = run(*ACCELERATE, '--config_file', f'config/{config}.yaml', '--num_processes', '2', 'rerank_nb/train_reranker.py', *flags(model, binary[0], two, batch_size=7, **kw),
-            env=clean_env(ACCELERATE_USE_CPU='1', OMP_NUM_THREADS='1', GLOO_SOCKET_IFNAME='lo'))
-    b = finished(p, two)
-    assert 'sharded over 2 processes' in p.stdout
-    assert len(a) == len(b)
-    for x, y in zip(a, b):
-        for k in ('loss', 'grad_norm', 'eval_loss', 'eval_ndcg@10', 'eval_map'):
-            if k in x: assert x[k] == pytest.approx(y[k], abs=2e-5), (k, x, y)
-
-
 @pytest.mark.parametrize('change,message', [
     (dict(loss_type='mse'), '--loss_type: found'), (dict(log_with='nothing'), '--log_with: found'), (dict(lr=-1), '--lr: found'),
     (dict(num_labels=2), '--num_labels: found'), (dict(loss_type='regression'), 'format: found JSON lines')])

@@ -1,0 +1,40 @@
+"""The training script, with an accident: CUT='what:step:rank'.
+
+kill: SIGKILL before a step. write: SIGKILL while the checkpoint of a step is written. raise: an exception before a step. save: an exception while a model is saved after a step.
+hang: the process sleeps before a step. term: SIGTERM before a step.
+"""
+import os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import rerank_nb.checkpoint as checkpoint, rerank_nb.trainer as trainer
+from rerank_nb.train_reranker import main
+
+what, step, rank = os.environ.get('CUT', 'nothing:-1:0').split(':')
+mine = os.environ.get('RANK', '0') == rank
+now = dict(step=0)
+seed_step, save, save_model = trainer.seed_step, checkpoint.dcp.save, trainer.save_model
+
+
+def at_step(seed, s, process):
+    now['step'] = s
+    if mine and s == int(step):
+        if what == 'kill': os.kill(os.getpid(), signal.SIGKILL)
+        if what == 'term': os.kill(os.getpid(), signal.SIGTERM)
+        if what == 'raise': raise RuntimeError(f'process {rank} broke')
+        if what == 'hang': time.sleep(600)
+    seed_step(seed, s, process)
+
+
+def at_write(*args, **kw):
+    save(*args, **kw)
+    if what == 'write' and mine and now['step'] + 1 == int(step): os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at_save(*args):
+    if what == 'save' and mine and now['step'] + 1 >= int(step): raise RuntimeError(f'process {rank} broke')
+    save_model(*args)
+
+
+if __name__ == '__main__':
+    trainer.seed_step, checkpoint.dcp.save, trainer.save_model = at_step, at_write, at_save
+    main()
