@@ -1,4 +1,4 @@
-"""The training script, with an accident: CUT='what:step:rank'.
+"""The training script, with an accident: CUT='what:step:rank'. With CUT_ONCE=path it happens only if that file does not exist yet.
 
 kill: SIGKILL before a step. write: SIGKILL while the checkpoint of a step is written. raise: an exception before a step. save: an exception while a model is saved after a step.
 hang: the process sleeps before a step. term: SIGTERM before a step.
@@ -11,6 +11,8 @@ from rerank_nb.train_reranker import main
 
 what, step, rank = os.environ.get('CUT', 'nothing:-1:0').split(':')
 mine = os.environ.get('RANK', '0') == rank
+once = os.environ.get('CUT_ONCE')
+if once and os.path.exists(once): mine = False
 now = dict(step=0)
 seed_step, save, save_model = trainer.seed_step, checkpoint.dcp.save, trainer.save_model
 
@@ -18,6 +20,7 @@ seed_step, save, save_model = trainer.seed_step, checkpoint.dcp.save, trainer.sa
 def at_step(seed, s, process):
     now['step'] = s
     if mine and s == int(step):
+        if once: Path(once).touch()
         if what == 'kill': os.kill(os.getpid(), signal.SIGKILL)
         if what == 'term': os.kill(os.getpid(), signal.SIGTERM)
         if what == 'raise': raise RuntimeError(f'process {rank} broke')

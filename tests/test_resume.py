@@ -14,7 +14,7 @@ def command(n, kind='bert', script='tests/cut.py'):
     return [sys.executable, script] if n == 1 else [*ACCELERATE, '--config_file', CONFIG[kind], '--num_processes', str(n), script]
 
 
-def env(cut=None, **kw): return clean_env(ACCELERATE_USE_CPU='1', OMP_NUM_THREADS='1', GLOO_SOCKET_IFNAME='lo', **({'CUT': cut} if cut else {}), **kw)
+def env(cut=None, **kw): return clean_env(**dict(ACCELERATE_USE_CPU='1', OMP_NUM_THREADS='1', GLOO_SOCKET_IFNAME='lo') | ({'CUT': cut} if cut else {}) | kw)
 def records(out): return [{k: v for k, v in json.loads(l).items() if k != 'pairs_per_second'} for l in (out/'metrics.jsonl').read_text().splitlines()]
 def weights(out, name='model'): return (out/name/'model.safetensors').read_bytes()
 
