@@ -1,0 +1,116 @@
+"""What the speed benchmarks share: real text of natural lengths, the model, workers that take turns, the machine's limit.
+
+Each contender runs in a process of its own and does its steps when it is told to, one contender after the other, round by round, so that what else happens on the machine
+falls on all of them. Reported are medians over the rounds and the spread.
+"""
+import json, os, platform, re, subprocess, sys, time
+from pathlib import Path
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL = ROOT/'models/me5-small-zh-en-6'   # 6 layers of 384, the shape of MiniLM-L6
+RESULTS = ROOT/'benchmarks/results'
+
+
+def corpus():
+    "English prose that every installation has: the manuals inside torch and numpy, in words."
+    import torch
+    docs = [getattr(getattr(m, n), '__doc__', None) for m in (torch, torch.nn, torch.nn.functional, np, np.linalg, np.random) for n in sorted(dir(m))]
+    return [w for d in docs if isinstance(d, str) for w in re.findall(r"[\w'.,;:()-]+", d)]
+
+
+def make_pairs(n, mean=100., sigma=.6, seed=0):
+    "`n` (query, passage, label): passages of log-normal length around `mean` words, queries of 4 to 12."
+    words, rng = corpus(), np.random.default_rng(seed)
+    def text(k): i = int(rng.integers(0, len(words) - k)); return ' '.join(words[i:i + k])
+    lengths = np.clip(rng.lognormal(np.log(mean) - sigma**2/2, sigma, n), 8, 400).astype(int)
+    return [(text(int(rng.integers(4, 13))), text(int(k)), int(i % 4 == 0)) for i, k in enumerate(lengths)]
+
+
+def write_jsonl(path, pairs):
+    "Pairs as a binary file, one pair a line."
+    Path(path).write_text('\n'.join(json.dumps(dict(query=f'{q}', pos=[d] * y, neg=[d] * (1 - y))) for q, d, y in pairs), encoding='utf-8')
+    return str(path)
+
+
+def flops(lengths, layers=6, hidden=384, training=True):
+    "Floating point operations for pairs of these lengths: matrix products of the layers and of attention; backward counts twice."
+    n = np.asarray(lengths, dtype=float)
+    return (3 if training else 1) * layers * float((24 * hidden**2 * n + 4 * hidden * n**2).sum())
+
+
+def gemm_rate(seconds=.5):
+    "Operations a second of plain float32 matrix products of the layers' shape."
+    import torch
+    a, b = torch.randn(4096, 384), torch.randn(384, 1536)
+    a @ b; done, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds: a @ b; done += 1
+    return done * 2 * 4096 * 384 * 1536 / (time.perf_counter() - start)
+
+
+def peak_mb():
+    "Largest resident memory of this process so far, in MB."
+    return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1]) / 1024
+
+
+class Gate:
+    "In a worker: wait for 'go K', let K steps pass, report the seconds they took."
+    def __init__(self): self.left, self.start, self.tokens, self.channel = 0, None, [], os.fdopen(os.dup(1), 'w'); os.dup2(2, 1)   # what libraries print goes to stderr
+    def say(self, **kw): self.channel.write(json.dumps(kw) + '\n'); self.channel.flush()
+    def step(self, tokens=(), **kw):
+        "Call after each step (and once after the warm-up); `tokens` are the lengths of its pairs."
+        self.tokens += tokens
+        if self.left: self.left -= 1
+        if self.left: return
+        self.say(seconds=time.perf_counter() - self.start if self.start else None, peak_mb=peak_mb(), tokens=self.tokens, **kw)
+        word = sys.stdin.readline().split()
+        if not word: os._exit(0)
+        self.left, self.tokens, self.start = int(word[1]), [], time.perf_counter()
+
+
+class Worker:
+    "In the controller: one contender's process."
+    def __init__(self, script, name, *args, env=None):
+        self.name = name
+        self.process = subprocess.Popen([sys.executable, script, '--worker', name, *map(str, args)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE if not os.environ.get('BENCH_VERBOSE') else None, text=True,
+                                        env={**os.environ, 'HF_HUB_OFFLINE': '1', 'TOKENIZERS_PARALLELISM': 'false', **(env or {})})
+        self.first = self.answer()
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line: raise RuntimeError(f'{self.name} ended:\n' + (self.process.stderr.read() if self.process.stderr else '')[-3000:])
+        return json.loads(line)
+    def go(self, steps):
+        self.process.stdin.write(f'go {steps}\n'); self.process.stdin.flush()
+        return self.answer()
+    def end(self): self.process.stdin.close(); self.process.wait()
+
+
+def machine():
+    "What the figures were measured on."
+    import torch, transformers
+    cpu = next((l.split(':')[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name')), platform.processor())
+    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return dict(cpu=cpu, threads=torch.get_num_threads(), isa=torch.backends.cpu.get_cpu_capability(), torch=torch.__version__, transformers=transformers.__version__, commit=commit)
+
+
+def median(xs): return float(np.median(xs))
+def spread(xs): return f'{min(xs):.3g}-{max(xs):.3g}'
+
+
+def save(name, record, fig=None):
+    "results/NAME.json, and NAME.png."
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS/f'{name}.json').write_text(json.dumps(dict(machine=machine(), **record), indent=1) + '\n')
+    if fig: fig.savefig(RESULTS/f'{name}.png', dpi=100)
+
+
+def bars(rows, xlabel, title):
+    "A bar with its spread for each (name, values)."
+    import matplotlib; matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    fig, ax = plt.subplots(figsize=(7, .45 * len(rows) + 1), layout='constrained')
+    for y, (name, values) in enumerate(reversed(rows)):
+        m = median(values)
+        ax.barh(y, m, xerr=[[m - min(values)], [max(values) - m]], color='tab:blue' if name.startswith('rerank_nb') else 'tab:gray', ecolor='black')
+    ax.set(yticks=range(len(rows)), yticklabels=[n for n, _ in reversed(rows)], xlabel=xlabel, title=title)
+    return fig

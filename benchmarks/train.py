@@ -1,0 +1,90 @@
+"""How fast, and in how much memory, does training run?
+
+    python benchmarks/train.py [--rounds 5]
+
+The same model (6 layers of 384, float32), pairs (about 125 tokens, log-normal), batch of 32, max_len 512, AdamW, binary cross-entropy, dropout on:
+- rerank_nb: `rerank_nb.trainer.train` as users call it, tokenizing, logging and optimizer included;
+- sentence-transformers: CrossEncoderTrainer with its defaults, and with its own length grouping;
+- padded to max_len: every batch a rectangle of 512, what this project descends from.
+The limit is the machine's rate on plain matrix products, measured between the rounds, divided by the operations that the real tokens need.
+"""
+import argparse, tempfile
+from pathlib import Path
+from common import MODEL, Gate, Worker, bars, flops, gemm_rate, machine, make_pairs, median, save, spread, write_jsonl
+
+BATCH, MAX_LEN, LR = 32, 512, 2e-5
+NAMES = {'rerank_nb': 6, 'sentence-transformers': 2, 'sentence-transformers, length-grouped': 3, 'padded to max_len': 1}   # steps a round
+
+
+def ours(gate, pairs):
+    import rerank_nb.trainer as trainer
+    out = tempfile.mkdtemp()
+    class Timed(trainer.Run):
+        def windows(self):
+            for i, w in enumerate(super().windows()):
+                yield w
+                if i >= 1: gate.step(tokens=[n for b in w for n in b.lens])
+    trainer.Run = Timed
+    trainer.train(trainer.TrainConfig(MODEL, write_jsonl(f'{out}/t.jsonl', pairs), f'{out}/run', batch_size=BATCH, max_len=MAX_LEN, lr=LR, epochs=100, save_on_epoch_end=False))
+
+
+def sentence_transformers(gate, pairs, grouped):
+    from datasets import Dataset
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+    from transformers import TrainerCallback
+    class Timed(TrainerCallback):
+        def on_step_end(self, args, state, control, **kw):
+            if state.global_step >= 2: gate.step()
+    model = CrossEncoder(str(MODEL), num_labels=1, max_length=MAX_LEN, device='cpu')
+    data = Dataset.from_dict(dict(query=[q for q, _, _ in pairs], passage=[d for _, d, _ in pairs], label=[float(y) for _, _, y in pairs]))
+    args = CrossEncoderTrainingArguments(output_dir=tempfile.mkdtemp(), per_device_train_batch_size=BATCH, learning_rate=LR, num_train_epochs=100, save_strategy='no', report_to='none', use_cpu=True,
+                                         disable_tqdm=True, **(dict(train_sampling_strategy='group_by_length') if grouped else {}))
+    CrossEncoderTrainer(model=model, args=args, train_dataset=data, loss=BinaryCrossEntropyLoss(model), callbacks=[Timed()]).train()
+
+
+def padded_to_max(gate, pairs):
+    import random, torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    model, tok = AutoModelForSequenceClassification.from_pretrained(MODEL, num_labels=1, dtype=torch.float32), AutoTokenizer.from_pretrained(MODEL)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
+    model.train()
+    for i in range(10**6):
+        some = random.Random(i).sample(pairs, BATCH)
+        batch = tok([q for q, _, _ in some], [d for _, d, _ in some], padding='max_length', truncation=True, max_length=MAX_LEN, return_tensors='pt')
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(model(**batch).logits[:, 0], torch.tensor([float(y) for _, _, y in some]))
+        loss.backward(); optimizer.step(); optimizer.zero_grad()
+        gate.step()
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument('--worker'); p.add_argument('--rounds', type=int, default=5)
+    a = p.parse_args()
+    pairs = make_pairs(3200, mean=72)
+    if a.worker:
+        gate = Gate()
+        if a.worker == 'rerank_nb': ours(gate, pairs)
+        elif a.worker == 'padded to max_len': padded_to_max(gate, pairs)
+        else: sentence_transformers(gate, pairs, 'grouped' in a.worker)
+    workers = [Worker(__file__, n) for n in NAMES]
+    rates, peaks, shares, limit, tokens = {n: [] for n in NAMES}, {}, [], [], []
+    for r in range(a.rounds):
+        for w in workers:
+            got = w.go(NAMES[w.name])
+            rates[w.name].append(BATCH * NAMES[w.name] / got['seconds']); peaks[w.name] = got['peak_mb']
+            if w.name == 'rerank_nb': per_pair = flops(got['tokens']) / len(got['tokens']); tokens += got['tokens']
+        limit.append(gemm_rate() / per_pair)
+        print(f'round {r + 1}:', {n: round(v[-1], 2) for n, v in rates.items()}, 'limit', round(limit[-1], 1), flush=True)
+    for w in workers: w.end()
+    ours_, base = rates['rerank_nb'], rates['sentence-transformers']
+    print(f"\n{machine()}\nmean length {sum(tokens) / len(tokens):.0f} tokens\n\n| | pairs a second (median, spread) | beside sentence-transformers | peak memory, MB | of the limit |\n|---|---|---|---|---|")
+    for n, v in rates.items():
+        print(f"| {n} | {median(v):.2f} ({spread(v)}) | {median([x / y for x, y in zip(v, base)]):.2f}x | {peaks[n]:,.0f} | {median([x / y for x, y in zip(v, limit)]):.0%} |")
+    print(f'| matrix products alone | {median(limit):.1f} ({spread(limit)}) | {median([x / y for x, y in zip(limit, base)]):.2f}x | | 100% |')
+    save('train', dict(pairs_per_second=rates, peak_mb=peaks, limit=limit, mean_tokens=sum(tokens) / len(tokens)),
+         bars([*rates.items(), ('limit: matrix products', limit)], 'pairs a second', 'training, batch 32, 2 cores'))
+
+
+if __name__ == '__main__': main()
