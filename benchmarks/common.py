@@ -3,7 +3,7 @@
 Each contender runs in a process of its own and does its steps when it is told to, one contender after the other, round by round, so that what else happens on the machine
 falls on all of them. Reported are medians over the rounds and the spread.
 """
-import json, os, platform, re, subprocess, sys, time
+import ctypes, json, os, platform, re, subprocess, sys, time
 from pathlib import Path
 import numpy as np
 
@@ -63,6 +63,7 @@ class Gate:
         if self.left: self.left -= 1
         if self.left: return
         self.say(seconds=time.perf_counter() - self.start if self.start else None, peak_mb=peak_mb(), tokens=self.tokens, **kw)
+        ctypes.CDLL(None).malloc_trim(0)   # while it waits, the others may have the memory
         word = sys.stdin.readline().split()
         if not word: os._exit(0)
         self.left, self.tokens, self.start = int(word[1]), [], time.perf_counter()

@@ -13,7 +13,8 @@ from pathlib import Path
 from common import MODEL, Gate, Worker, bars, flops, gemm_rate, machine, make_pairs, median, save, spread, write_jsonl
 
 BATCH, MAX_LEN, LR = 32, 512, 2e-5
-NAMES = {'rerank_nb': 6, 'sentence-transformers': 2, 'sentence-transformers, length-grouped': 3, 'padded to max_len': 1}   # steps a round
+PAIRS = 128   # a round is one epoch of these for all, but for the last, which does one batch
+NAMES = {'rerank_nb': 4, 'sentence-transformers': 4, 'sentence-transformers, length-grouped': 4, 'padded to max_len': 1}   # steps a round
 
 
 def ours(gate, pairs):
@@ -21,9 +22,9 @@ def ours(gate, pairs):
     out = tempfile.mkdtemp()
     class Timed(trainer.Run):
         def windows(self):
-            for i, w in enumerate(super().windows()):
+            for w in super().windows():
                 yield w
-                if i >= 1: gate.step(tokens=[n for b in w for n in b.lens])
+                if self.at.epoch > 1 or self.at.done == 4: gate.step(tokens=[n for b in w for n in b.lens])
     trainer.Run = Timed
     trainer.train(trainer.TrainConfig(MODEL, write_jsonl(f'{out}/t.jsonl', pairs), f'{out}/run', batch_size=BATCH, max_len=MAX_LEN, lr=LR, epochs=100, save_on_epoch_end=False))
 
@@ -36,7 +37,7 @@ def sentence_transformers(gate, pairs, grouped):
     from transformers import TrainerCallback
     class Timed(TrainerCallback):
         def on_step_end(self, args, state, control, **kw):
-            if state.global_step >= 2: gate.step()
+            if state.global_step >= 4: gate.step()
     model = CrossEncoder(str(MODEL), num_labels=1, max_length=MAX_LEN, device='cpu')
     data = Dataset.from_dict(dict(query=[q for q, _, _ in pairs], passage=[d for _, d, _ in pairs], label=[float(y) for _, _, y in pairs]))
     args = CrossEncoderTrainingArguments(output_dir=tempfile.mkdtemp(), per_device_train_batch_size=BATCH, learning_rate=LR, num_train_epochs=100, save_strategy='no', report_to='none', use_cpu=True,
@@ -62,7 +63,7 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument('--worker'); p.add_argument('--rounds', type=int, default=5)
     a = p.parse_args()
-    pairs = make_pairs(3200, mean=72)
+    pairs = make_pairs(PAIRS, mean=72)
     if a.worker:
         gate = Gate()
         if a.worker == 'rerank_nb': ours(gate, pairs)

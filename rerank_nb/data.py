@@ -490,18 +490,21 @@ class ListBatches(PairBatches):
         for queries in super().__iter__():
             yield [int(i) for q in queries for i in self.pairs[self.ends[q - 1] if q else 0:self.ends[q]]]
 
-# %% ../nbs/00_data.ipynb #707aea23
+# %% ../nbs/00_data.ipynb #68a413c2
 class PackCollator:
     "Pairs to one `Packed` batch; an empty list gives a filler."
     def __init__(self,
         tokenizer, # Fast tokenizer
         max_len:int=512, # Tokens of a pair, special ones included
         position_start:int=0, # See `pack`
+        by_length:bool=False, # Put pairs of equal length side by side: attention takes them in one call. The order within a batch means nothing to a loss
     ):
-        self.tokenizer, self.max_len, self.position_start, self.template = tokenizer, max_len, position_start, pair_template(tokenizer)
+        self.tokenizer, self.max_len, self.position_start, self.by_length, self.template = tokenizer, max_len, position_start, by_length, pair_template(tokenizer)
     def __call__(self, pairs)->Packed:
         if not pairs:
             t = self.template
             frame = t.prefix + t.middle + t.suffix
             return replace(pack([(frame, [0]*len(frame))], groups=[-1], position_start=self.position_start), is_filler=True)
-        return pack(encode_pairs(self.tokenizer, pairs, self.max_len, self.template), [p.label for p in pairs], [p.group for p in pairs], self.position_start)
+        encoded = encode_pairs(self.tokenizer, pairs, self.max_len, self.template)
+        order = sorted(range(len(pairs)), key=lambda i: len(encoded[i][0])) if self.by_length else range(len(pairs))
+        return pack([encoded[i] for i in order], [pairs[i].label for i in order], [pairs[i].group for i in order], self.position_start)

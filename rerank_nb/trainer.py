@@ -320,7 +320,7 @@ class Place:
         if len(rows) == acc.num_processes: return rows[acc.process_index]
         return rows.sum(0) if acc.is_main_process else torch.zeros(2, device=acc.device)
 
-# %% ../nbs/04_trainer.ipynb #7733e3aa
+# %% ../nbs/04_trainer.ipynb #4b70ef93
 class Run:
     "What a training run is made of, and its place."
     def __init__(self, c:TrainConfig):
@@ -334,7 +334,7 @@ class Run:
         model = CrossEncoder.from_pretrained(c.model_name_or_path, c.num_labels, c.loss_type)
         check_layers(model)
         on_main(acc, lambda: prepare_output_dir(c, folder, place))   # only now: whatever can fail early has not failed
-        self.collator = model.collator(c.max_len)
+        self.collator, self.dev_collator = model.collator(c.max_len, by_length=True), model.collator(c.max_len)
         if acc.is_main_process: report_data(c, self.ds, model)
         model.new_head = False   # from here on it is trained
         self.model, self.optimizer = acc.prepare(model, make_optimizer(model, c.lr, c.weight_decay))
@@ -377,7 +377,7 @@ class Run:
         "One record of the evaluation data, if there is any."
         if not self.dev: return
         with self._paused():
-            values = evaluate(self.acc, self.model, self.dev, self.collator, self.c.batch_size, self.c.loss_type)
+            values = evaluate(self.acc, self.model, self.dev, self.dev_collator, self.c.batch_size, self.c.loss_type)
             self.reporter.record(step=self.at.step, epoch=epoch, **{f'eval_{k}': v for k, v in values.items()})
 
     def save_epoch(self):
