@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['LABEL2ID', 'UserError', 'DataError', 'LineError', 'scale_label', 'read_label2id', 'Example', 'parse_binary',
-           'parse_graded', 'read_examples', 'guess_format', 'Problems', 'shuffled', 'Pair', 'Index', 'scan',
-           'lowest_target', 'PairDataset', 'DataReport', 'describe', 'encode_texts', 'PairTemplate', 'pair_template',
+           'parse_scored', 'parse_graded', 'read_examples', 'guess_format', 'Problems', 'shuffled', 'Pair', 'Index',
+           'scan', 'PairDataset', 'DataReport', 'describe', 'encode_texts', 'PairTemplate', 'pair_template',
            'encode_pairs', 'Packed', 'pack', 'pad', 'PairBatches', 'ListBatches', 'PackCollator']
 
-# %% ../nbs/00_data.ipynb #daae5d27
-import json, os
+# %% ../nbs/00_data.ipynb #c23735f9
+import json, math, os
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -69,13 +69,14 @@ def read_label2id(
     except (OSError, ValueError, AttributeError) as e:
         raise UserError(f"label2id: found {text!r} ({e}), expected a JSON object such as '{json.dumps(LABEL2ID)}' or the path of a file with one") from None
 
-# %% ../nbs/00_data.ipynb #5e9564a6
+# %% ../nbs/00_data.ipynb #63c85f8c
 @dataclass
 class Example:
     "One line of a data file."
     query: str # The query's text
     docs: list # Texts of its documents
-    targets: list # One target in [0, 1] a document
+    targets: list # One target in [0, 1] a document, or a teacher's scores
+    n_pos: int # The first so many documents are relevant
     path: str = '' # Where it stands, for messages
     line: int = 0 # Line number, from 1
 
@@ -92,9 +93,21 @@ def parse_binary(
         if not isinstance(row[k], list): raise LineError(k, _show(row[k]), 'a list of texts')
         for i, t in enumerate(row[k]): _text(f'{k}[{i}]', t)
     if not row['pos'] and not row['neg']: raise LineError('pos, neg', 'two empty lists', 'at least one document')
-    return Example(_text('query', row['query']), row['pos'] + row['neg'], [1.]*len(row['pos']) + [0.]*len(row['neg']))
+    return Example(_text('query', row['query']), row['pos'] + row['neg'], [1.]*len(row['pos']) + [0.]*len(row['neg']), len(row['pos']))
 
-# %% ../nbs/00_data.ipynb #caafc065
+def parse_scored(
+    text:str, # One line of binary data with "pos_scores" and "neg_scores": a number a document
+)->Example:
+    "The example on a line of binary data with a teacher's scores as targets; `LineError` says what is wrong with it."
+    ex, row = parse_binary(text), json.loads(text)
+    for k, docs in (('pos_scores', row['pos']), ('neg_scores', row['neg'])):
+        v = row.get(k)
+        if not isinstance(v, list) or len(v) != len(docs): raise LineError(k, 'no such key' if v is None else _show(v), f'a list of {len(docs)} numbers, one a document (python -m rerank_nb.scoring writes it)')
+        for i, s in enumerate(v):
+            if type(s) not in (int, float) or not math.isfinite(s): raise LineError(f'{k}[{i}]', _show(s), 'a finite number')
+    return replace(ex, targets=[float(s) for s in row['pos_scores'] + row['neg_scores']])
+
+# %% ../nbs/00_data.ipynb #1a8e042c
 def parse_graded(
     text:str, # One line: query, doc and grade, separated by tabs
     label2id:dict=LABEL2ID, # Grade -> target
@@ -102,16 +115,17 @@ def parse_graded(
     "The example on a line of graded data; `LineError` says what is wrong with it."
     cols = text.split('\t')
     if len(cols) != 3: raise LineError('columns', f'{len(cols)}', '3: query<TAB>doc<TAB>label')
-    return Example(_text('query', cols[0]), [_text('doc', cols[1])], [scale_label(cols[2], label2id)])
+    target = scale_label(cols[2], label2id)
+    return Example(_text('query', cols[0]), [_text('doc', cols[1])], [target], int(target > min(label2id.values())))
 
-# %% ../nbs/00_data.ipynb #65fc16c9
+# %% ../nbs/00_data.ipynb #119b6987
 def _decode(raw, start):
     "Text of a raw line that starts at byte `start` of its file."
     try: text = raw.decode('utf-8-sig' if start == 0 else 'utf-8')
     except UnicodeDecodeError as e: raise LineError('encoding', f'byte 0x{raw[e.start]:02x} at byte {e.start + 1} of the line', 'UTF-8') from None
     return text[:-2] if text.endswith('\r\n') else text.removesuffix('\n')
 
-def _parse(text, data_format, label2id): return parse_binary(text) if data_format == 'binary' else parse_graded(text, label2id)
+def _parse(text, data_format, label2id): return parse_graded(text, label2id) if data_format == 'graded' else {'binary': parse_binary, 'scored': parse_scored}[data_format](text)
 
 def read_examples(
     path, # One data file
@@ -142,11 +156,11 @@ def guess_format(
     if first is None: raise UserError(f'{path}: the file is empty, expected one example a line')
     return 'binary' if first.startswith((b'{', b'[')) else 'graded' if b'\t' in first else 'unknown'
 
-# %% ../nbs/00_data.ipynb #88b16db9
+# %% ../nbs/00_data.ipynb #105f497c
 def _check_format(path, wanted):
     "`DataError` if a file is plainly of the other format."
     names = {'binary': 'JSON lines {"query": ..., "pos": [...], "neg": [...]} (--loss_type classfication)', 'graded': 'query<TAB>doc<TAB>label (--loss_type regression)'}
-    found = guess_format(path)
+    found, wanted = guess_format(path), 'graded' if wanted == 'graded' else 'binary'
     if found not in ('unknown', wanted): raise DataError(f'{path}: format: found {names[found]}, expected {names[wanted]}: change --loss_type or the file')
 
 # %% ../nbs/00_data.ipynb #8d35a7f6
@@ -207,7 +221,7 @@ def _repeats(hashes, targets):
     at = np.flatnonzero(same & other)
     return int((same & ~other).sum()), order[at], order[at + 1]
 
-# %% ../nbs/00_data.ipynb #27bc6059
+# %% ../nbs/00_data.ipynb #f744fb8a
 class Index(NamedTuple):
     "What is kept of the files after the first pass: 16 bytes a line, and the figures of the report."
     offsets: np.ndarray # (lines,) int64: byte at which a usable line begins
@@ -224,25 +238,19 @@ def scan(
     problems:Problems, # Collects the bad lines
 )->Index:
     "The first pass over the files."
-    offsets, counts, queries, hashes, targets = (array(t) for t in 'qIqqf')
+    offsets, counts, positives, queries, hashes, targets = (array(t) for t in 'qIIqqf')
     file_starts = [0]
     for p in paths:
         for offset, ex in read_examples(p, data_format, label2id, problems):
-            offsets.append(offset); queries.append(hash(ex.query)); counts.append(len(ex.docs))
+            offsets.append(offset); queries.append(hash(ex.query)); counts.append(len(ex.docs)); positives.append(ex.n_pos)
             hashes.extend([hash((ex.query, d)) for d in ex.docs]); targets.extend(ex.targets)
         file_starts.append(len(offsets))
-    offsets, counts, queries, hashes, targets = np.array(offsets), *map(np.asarray, (counts, queries, hashes, targets))   # asarray: no copy
+    offsets, counts, positives, queries, hashes, targets = np.array(offsets), *map(np.asarray, (counts, positives, queries, hashes, targets))   # asarray: no copy
     firsts = np.cumsum(counts, dtype=np.int64) - counts
-    relevant = targets > lowest_target(data_format, label2id)
-    positives = np.add.reduceat(relevant, firsts, dtype=np.int64) if len(offsets) else firsts
     kept = counts if n_neg is None else positives + np.minimum(counts - positives, n_neg)
     starts = np.concatenate([[0], np.cumsum(kept, dtype=np.int64)])
     groups = _first_seen(queries)
     return Index(offsets, starts.astype(np.uint32) if starts[-1] < 2**32 else starts, groups, file_starts, _stats(groups, firsts, counts, positives, targets, hashes))
-
-def lowest_target(data_format, label2id):
-    "Target of a document that is not relevant."
-    return 0. if data_format == 'binary' else float(np.float32(min(label2id.values())))
 
 def _stats(groups, firsts, counts, positives, targets, hashes):
     "Figures that need all lines at once."
@@ -255,12 +263,12 @@ def _stats(groups, firsts, counts, positives, targets, hashes):
                 targets={round(float(v), 6): int(c) for v, c in zip(values, freq)}, duplicates=duplicates, contradictions=len(a),
                 first_contradiction=sorted((line_of(a[0]), line_of(b[0]))) if len(a) else None)
 
-# %% ../nbs/00_data.ipynb #2fd20b4a
+# %% ../nbs/00_data.ipynb #3f1323ca
 class PairDataset(Dataset):
     "The pairs of one file or several; lines are found by byte offset and parsed on demand."
     def __init__(self,
         paths, # A path or a list of paths
-        data_format:str='binary', # 'binary' or 'graded'
+        data_format:str='binary', # 'binary', 'graded', or 'scored': binary with a teacher's scores
         label2id:dict=LABEL2ID, # Grade -> target, for graded data
         on_bad_line:str='error', # 'error': `DataError` with all problems; 'skip': go on without these lines, see `problems`
         negatives_per_query:int=None, # Draw so many negatives a line anew each epoch; None takes all
@@ -268,7 +276,7 @@ class PairDataset(Dataset):
     ):
         self.paths = [str(p) for p in ([paths] if isinstance(paths, (str, Path)) else paths)]
         self.data_format, self.label2id, self.n_neg, self.seed, self.epoch = data_format, label2id, negatives_per_query, seed, 0
-        self.floor, self.problems, self._files = lowest_target(data_format, label2id), Problems(), {}
+        self.problems, self._files = Problems(), {}
         if data_format == 'graded' and self.n_neg is not None: raise UserError('negatives_per_query is for binary data: a graded file says itself which pairs to learn from')
         for p in self.paths: _check_format(p, data_format)
         self.index = scan(self.paths, data_format, label2id, self.n_neg, self.problems)
@@ -297,9 +305,8 @@ class PairDataset(Dataset):
     def _chosen(self, ex, line):
         "Which documents of a line take part in this epoch: a pure function of (seed, epoch, line)."
         if self.n_neg is None: return range(len(ex.docs))
-        t = np.array(ex.targets)
         rng = np.random.default_rng((self.seed, self.epoch, line))
-        return np.concatenate([np.flatnonzero(t > self.floor), rng.permutation(np.flatnonzero(t <= self.floor))[:self.n_neg]])
+        return np.concatenate([np.arange(ex.n_pos), ex.n_pos + rng.permutation(len(ex.docs) - ex.n_pos)[:self.n_neg]])
 
     def place(self, line:int)->str:
         "Where usable line `line` stands, as path:number, counted when it is asked for."
@@ -309,7 +316,7 @@ class PairDataset(Dataset):
     def pair_groups(self)->np.ndarray: return np.repeat(self.index.groups, np.diff(self.index.starts)).astype(np.int64)
     def __getstate__(self): return self.__dict__ | {'_files': {}}
 
-# %% ../nbs/00_data.ipynb #25796200
+# %% ../nbs/00_data.ipynb #8dbb41ae
 @dataclass(repr=False)
 class DataReport:
     "What is in a dataset: `print` it, show it in a notebook, `plot` it."
@@ -329,14 +336,15 @@ class DataReport:
         import matplotlib.pyplot as plt
         fig, (a, b) = plt.subplots(1, 2, figsize=(9, 2.8), layout='constrained')
         plt.close(fig)   # shown once, as the value of a cell
-        a.bar([f'{t:g}' for t in self.targets], self.targets.values(), color='tab:blue')
+        if len(self.targets) <= 20: a.bar([f'{t:g}' for t in self.targets], self.targets.values(), color='tab:blue')
+        else: a.hist(list(self.targets), weights=list(self.targets.values()), bins=40, color='tab:blue')
         a.set(title='pairs by target', xlabel='target', ylabel='pairs')
         b.hist(self.lengths, bins=40, color='tab:green'); b.axvline(self.max_len, color='tab:red', label=f'max_len {self.max_len}')
         b.set(title='length of a pair', xlabel='tokens', ylabel='pairs in the sample'); b.legend()
         if path: fig.savefig(path, dpi=100)
         return fig
 
-# %% ../nbs/00_data.ipynb #b6203ead
+# %% ../nbs/00_data.ipynb #2afdac3c
 def describe(
     ds:PairDataset, # The dataset
     tokenizer, # Fast tokenizer of the model
@@ -353,7 +361,7 @@ def describe(
     cut, first = (lengths > max_len).mean(), s['first_contradiction']
     rows = [('lines', f"{s['lines']:,}"), ('queries', f"{s['queries']:,}"), ('pairs', f"{s['pairs']:,}"), ('pairs an epoch', f'{len(ds):,}'),
             ('positives a query (min/median/max)', spread(s['positives'])), ('negatives a query (min/median/max)', spread(s['negatives'])),
-            ('pairs by target', ', '.join(f'{t:g}: {c:,}' for t, c in s['targets'].items())),
+            ('pairs by target', ', '.join(f'{t:g}: {c:,}' for t, c in s['targets'].items()) if len(s['targets']) <= 20 else f"{len(s['targets']):,} different scores, {min(s['targets']):g} to {max(s['targets']):g}"),
             ('tokens a pair (median/90%/99%/max)', ' / '.join(f'{x:.0f}' for x in np.percentile(lengths, [50, 90, 99, 100])) + (f' in a sample of {len(idx):,}' if len(idx) < len(ds) else '')),
             (f'cut at max_len {max_len}', f'{cut:.1%}'), ('duplicate pairs', f"{s['duplicates']:,}"),
             ('pairs with two different targets', f"{s['contradictions']:,}" + (f", first at {ds.place(first[0])} and {ds.place(first[1])}" if first else '')),
@@ -474,21 +482,34 @@ class PairBatches(Sampler):
             places = np.arange(s, min(s + self.step, self.n))[self.rank::self.world]
             yield (shuffled(places, self.n, self.seed, self.epoch) if self.shuffle and len(places) else places).tolist()
 
-# %% ../nbs/00_data.ipynb #0c46efb0
+# %% ../nbs/00_data.ipynb #506afe72
 class ListBatches(PairBatches):
     "Like `PairBatches`, but each batch holds all pairs of its queries; `batch_size` pairs on average."
     def __init__(self,
         groups, # (pairs,) query of each pair, numbered from 0: `PairDataset.pair_groups()`
         batch_size:int, # Pairs a batch and rank, on average
+        group_size:int=None, # Most documents of a query, drawn anew each epoch; None takes all
+        label_of=None, # With `group_size`: from the number of a pair to its label
         **kwargs, # shuffle, seed, rank, world
     ):
+        self.group_size, self.label_of = group_size, label_of
         self.pairs = np.argsort(groups, kind='stable')
         self.ends = np.cumsum(np.bincount(groups))
         super().__init__(len(self.ends), batch_size, **kwargs)
-        self.step = max(1, int(self.step * self.n / len(groups)))   # queries a step, all ranks together
+        sizes = np.minimum(np.diff(self.ends, prepend=0), group_size or len(groups))
+        self.step = max(1, int(self.step * self.n / sizes.sum()))   # queries a step, all ranks together
+    def _documents(self, q):
+        "The pairs of a query that take part in this epoch: one of the best, and others at random."
+        pairs = self.pairs[self.ends[q - 1] if q else 0:self.ends[q]]
+        if not self.group_size or len(pairs) <= self.group_size: return pairs
+        labels, rng = np.array([self.label_of(int(i)) for i in pairs]), np.random.default_rng((self.seed, self.epoch, q))
+        best = rng.choice(np.flatnonzero(labels == labels.max()))
+        others = rng.permutation(np.flatnonzero(np.arange(len(pairs)) != best))
+        below = others[labels[others] < labels[best]]   # at least one to compare with
+        rest = below[:1].tolist() + [i for i in others if not len(below) or i != below[0]]
+        return pairs[[best, *rest[:self.group_size - 1]]]
     def __iter__(self):
-        for queries in super().__iter__():
-            yield [int(i) for q in queries for i in self.pairs[self.ends[q - 1] if q else 0:self.ends[q]]]
+        for queries in super().__iter__(): yield [int(i) for q in queries for i in self._documents(q)]
 
 # %% ../nbs/00_data.ipynb #68a413c2
 class PackCollator:

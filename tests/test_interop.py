@@ -25,3 +25,28 @@ def test_a_folder_saved_by_sentence_transformers_loads_here(tiny, tmp_path):
     theirs.save_pretrained(str(tmp_path/'st'))
     logits = torch.as_tensor(theirs.predict(PAIRS, activation_fn=torch.nn.Identity()))
     assert torch.allclose(logits, CrossEncoder.from_pretrained(tmp_path/'st').compute_score(PAIRS, max_len=128), atol=1e-5)
+
+
+@pytest.mark.parametrize('name,theirs', [('listnet', 'ListNetLoss'), ('listmle', 'ListMLELoss'), ('ranknet', 'RankNetLoss'), ('lambda', 'LambdaLoss')])
+def test_losses_are_those_of_sentence_transformers(name, theirs, tiny):
+    "One query a call, since their losses average over the pairs of a batch; grades without ties, since theirs lets the input order decide on ties."
+    import torch
+    from sentence_transformers.cross_encoder import CrossEncoder as Theirs, losses
+    from rerank_nb.losses import get_loss
+    model = Theirs(tiny['bert'], num_labels=1, max_length=64, device='cpu')
+    model.eval()
+    kw = dict(respect_input_order=False) if name == 'listmle' else {}
+    loss = getattr(losses, theirs)(model, **kw)
+    docs = ['the fox', 'bread dough', 'list files', 'the lazy dog jumps']
+    for query, grades in (('fox', [.25, 1., .5, .75]), ('list', [.75, .25, 1., .5])):
+        logits = model.predict([(query, d) for d in docs], activation_fn=torch.nn.Identity(), convert_to_tensor=True)
+        with torch.no_grad(): expected = loss([[query], [docs]], [torch.tensor(grades)])
+        got = get_loss(name)(logits, torch.tensor(grades), torch.zeros(4, dtype=torch.long))
+        assert torch.allclose(got, expected, rtol=1e-4, atol=1e-5), (name, got, expected)
+
+
+def test_margin_mse_is_theirs():
+    import torch
+    from rerank_nb.losses import margin_mse
+    x, t = torch.tensor([3., 1.]), torch.tensor([5., 1.])
+    assert torch.isclose(margin_mse(x, t, torch.zeros(2, dtype=torch.long))[0], torch.nn.functional.mse_loss(x[0] - x[1], t[0] - t[1]))

@@ -5,7 +5,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 from conftest import ROOT, clean_env, run
 
-ACCELERATE = [sys.executable, '-m', 'accelerate.commands.launch']
+ACCELERATE = [sys.executable, '-m', 'accelerate.commands.launch', '--main_process_port', '0']   # a free one
 
 
 def flags(model, data, out, **kw):

@@ -35,7 +35,7 @@ def both(machines, words, cut=None, once=None, restarts=0, script='tests/cut.py'
     for rank, (inside, ip) in enumerate(zip(machines, IP)):
         e = env(cut, GLOO_SOCKET_IFNAME='veth0', PET_LOCAL_ADDR=ip, TORCH_DISABLE_SHARE_RDZV_TCP_STORE='1', **({'CUT_ONCE': str(once)} if once else {}))
         ps.append(subprocess.Popen([*inside, *ACCELERATE, '--config_file', 'config/multi_node_fsdp.yaml', '--fsdp_transformer_layer_cls_to_wrap', 'BertLayer', '--num_machines', '2', '--num_processes', '2',
-                                    '--machine_rank', str(rank), '--main_process_ip', IP[0], '--rdzv_conf', f'is_host={1 - rank}', '--max_restarts', str(restarts), script, *map(str, words)],
+                                    '--machine_rank', str(rank), '--main_process_ip', IP[0], '--main_process_port', '29500', '--rdzv_conf', f'is_host={1 - rank}', '--max_restarts', str(restarts), script, *map(str, words)],
                                    cwd=ROOT, env=e, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     for p in ps:
         try: p.out, p.err = p.communicate(timeout=240)
