@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: train test test-all check readme data-bench clean
+.PHONY: train test test-all check docs readme bench bench-all data-bench clean
 
 $(STAMP): settings.ini setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -37,8 +37,20 @@ check: $(STAMP)  ## are the notebooks clean and the package in sync with them?
 	nbdev_clean
 	test -z "$$(git status --porcelain)" || { git status --short; git diff --stat; echo 'notebooks not clean or package not in sync: run nbdev_export and nbdev_clean, then commit'; exit 1; }
 
+docs: $(STAMP)  ## the site, in _docs/, and a walk over its links
+	python docs/build.py
+	python docs/check.py
+
 readme: $(STAMP)  ## README.md from nbs/index.ipynb
 	python nbs/readme.py
+
+bench: $(STAMP) models/me5-small-zh-en-6/config.json  ## training and scoring beside sentence-transformers, about 12 minutes
+	python benchmarks/train.py
+	python benchmarks/score.py
+
+bench-all: bench data-bench  ## and the sweep of lengths, several processes, 1 GB of data
+	python benchmarks/sweep.py
+	python benchmarks/scaling.py
 
 data-bench: $(STAMP)  ## memory and speed of the first pass over 10 MB and 1 GB
 	python benchmarks/data.py

@@ -18,15 +18,15 @@ from .data import UserError
 from .engine import on_main
 from .model import whole_folder, whole_file
 
-# %% ../nbs/03b_checkpoint.ipynb #f148ba80
-OWN = ('model', 'metrics.jsonl', 'history.png', 'data.png', 'data_report.txt', 'skipped_lines.txt', 'train_config.json', 'logs')
+# %% ../nbs/03b_checkpoint.ipynb #0aec7bf4
+OWN = ('model', 'best', 'metrics.jsonl', 'history.png', 'data.png', 'data_report.txt', 'skipped_lines.txt', 'train_config.json', 'logs')
 SERIES = ('epoch', 'checkpoint')
 
 def own_files(output_dir)->list: # Paths
     "What an earlier run has left in a folder, half-written folders included."
     d = Path(output_dir)
     number = '|'.join(SERIES)
-    return sorted(p for p in (d.iterdir() if d.is_dir() else []) if p.name in OWN or re.fullmatch(rf'({number})_\d+|\.(model|({number})_\d+)\.(new|old)\.tmp', p.name))
+    return sorted(p for p in (d.iterdir() if d.is_dir() else []) if p.name in OWN or re.fullmatch(rf'({number})_\d+|\.(model|best|({number})_\d+)\.(new|old)\.tmp', p.name))
 
 def series(
     output_dir, # Folder of a run

@@ -6,11 +6,9 @@
 __all__ = ['METRICS', 'load_lists', 'evaluate_scores', 'write_files', 'paired_bootstrap', 'compare', 'score_file', 'table',
            'main']
 
-# %% ../nbs/06_evaluate.ipynb #9be77943
+# %% ../nbs/06_evaluate.ipynb #99f1a665
 import argparse, json, os, sys
 from pathlib import Path
-if __name__ == '__main__' and '__file__' in globals() and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)   # run by its path: look for the package, not inside it
 import numpy as np
 import torch
 from .data import PairDataset, UserError, guess_format, read_label2id

@@ -5,11 +5,9 @@
 # %% auto #0
 __all__ = ['read_corpus', 'words', 'BM25', 'Embedding', 'choose', 'mine', 'main']
 
-# %% ../nbs/07_mine.ipynb #2431849d
+# %% ../nbs/07_mine.ipynb #a8eae53c
 import argparse, json, os, re, sys
 from pathlib import Path
-if __name__ == '__main__' and '__file__' in globals() and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)   # run by its path: look for the package, not inside it
 import numpy as np
 import torch
 from transformers import AutoModel, AutoTokenizer

@@ -62,7 +62,7 @@ def packed_sdpa(
     each = [attend(*(x.unflatten(1, (m, n)).transpose(0, 1) for x in part)).transpose(1, 2) for part, (n, m) in zip(parts, runs)]
     return torch.cat([o.flatten(0, 1) if len(o) > 1 else o[0] for o in each])[None]
 
-# %% ../nbs/03_model.ipynb #5e9b85a7
+# %% ../nbs/03_model.ipynb #aa4cd39d
 def packed_varlen(
     q, # (1, heads, T, d) queries, float16 or bfloat16 on CUDA
     k, # (1, heads, T, d) keys
@@ -76,11 +76,12 @@ def packed_varlen(
     flat = lambda x: x[0].transpose(0, 1)
     return varlen_attn(flat(q), flat(k), flat(v), cu_seqlens, cu_seqlens, longest, longest, scale=scale)[None]
 
-def packed_attention(module, query, key, value, attention_mask, scaling=None, dropout=0., lens=None, cu_seqlens=None, **kwargs):
-    "Attention for transformers' AttentionInterface: packed where the call brings `lens`, transformers' own otherwise."
-    if lens is None: return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16): return packed_varlen(query, key, value, cu_seqlens, max(lens), scaling), None
-    return packed_sdpa(query, key, value, lens, dropout, scaling), None
+@torch.compiler.disable
+def packed_attention(module, query, key, value, attention_mask, scaling=None, dropout=0., cu_seqlens=None, longest=None, **kwargs):
+    "Attention for transformers' AttentionInterface: packed where the call brings `cu_seqlens`, transformers' own otherwise."
+    if cu_seqlens is None: return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16): return packed_varlen(query, key, value, cu_seqlens, longest, scaling), None
+    return packed_sdpa(query, key, value, cu_seqlens.diff().tolist(), dropout, scaling), None
 
 AttentionInterface.register('packed', packed_attention)
 AttentionMaskInterface.register('packed', sdpa_mask)
@@ -156,7 +157,7 @@ def _new_parts(model, missing):
     head = [k for k in missing if not k.startswith(base) or k.startswith(base + 'pooler.')]
     return head, [k for k in missing if k not in head]
 
-# %% ../nbs/03_model.ipynb #8229a6f6
+# %% ../nbs/03_model.ipynb #051da367
 class CrossEncoder(nn.Module):
     "A sequence classifier with one label that scores query-document pairs. `model` is transformers' own, `tokenizer` its tokenizer."
     def __init__(self,
@@ -207,6 +208,10 @@ class CrossEncoder(nn.Module):
         c = self.model.config
         n = getattr(c, 'max_position_embeddings', None)
         return n - position_start(c) if n and n > 0 else min(self.tokenizer.model_max_length, 2**30)
+    def compile_layers(self, **kwargs):
+        "torch.compile for each encoder layer, with sizes as variables so that no batch makes new code; attention itself is called as it is."
+        for layer in (l for m in self.model.base_model.modules() if isinstance(m, nn.ModuleList) for l in m): layer.compile(dynamic=True, **kwargs)
+        return self
     def fit_len(self, max_len:int)->int: # The length that will be used
         "`max_len`, or what the model has positions for, said once."
         if max_len > self.max_len: self._tell(f'max_len {max_len} is cut to {self.max_len}: the model has no more positions')
@@ -226,7 +231,7 @@ class CrossEncoder(nn.Module):
             args = {k: v for k, v in pad(batch, self.tokenizer.pad_token_id).items() if k in self._forward_args}
             return self.model(**args).logits[:, 0].clone()   # FSDP2 hooks the output, which must not be a view
         hidden = self.model.base_model(input_ids=batch.input_ids[None], position_ids=batch.position_ids[None], token_type_ids=batch.token_type_ids[None],
-                                       attention_mask=None, lens=batch.lens, cu_seqlens=batch.cu_seqlens).last_hidden_state
+                                       attention_mask=None, cu_seqlens=batch.cu_seqlens, longest=max(batch.lens)).last_hidden_state
         first = hidden[0, batch.cu_seqlens[:-1]]
         return HEADS[self.model.config.model_type](self.model, first[:, None]).reshape(len(batch)).clone()
 
@@ -253,7 +258,7 @@ def token_batches(
         total += n
     return out + ([slice(start, len(lens))] if len(lens) else [])
 
-# %% ../nbs/03_model.ipynb #00996cf1
+# %% ../nbs/03_model.ipynb #69055d2b
 @contextmanager
 def _evaluating(module):
     "Evaluation mode inside, every submodule's own mode afterwards."
@@ -267,12 +272,13 @@ def compute_score(self:CrossEncoder,
     pairs, # [[query, doc], ...], one [query, doc], or any iterable of pairs
     batch_size:int=128, # Most pairs that go through the network at once
     max_len:int=512, # Longest pair in tokens; the document is cut first
-    max_tokens:int=16384, # Most tokens that go through the network at once
+    max_tokens:int=None, # Most tokens that go through the network at once; None: 16,384 on a GPU, 4,096 on a CPU, whose caches hold no more
     progress:bool=None, # Progress bar: None shows one when the work takes longer than two seconds
 )->torch.Tensor: # (N,) float32 logits on the CPU, in the order of the input
     "Logits of pairs; `torch.sigmoid` brings them to 0-1."
     if self.new_head: self._tell('the classification head is new and untrained: these scores are random. Train the model, or load a checkpoint that has been trained as a reranker')
     pairs, total = _as_pairs(pairs)
+    max_tokens = max_tokens or (4096 if self.device.type == 'cpu' else 16384)
     max_len, start, scores = self.fit_len(max_len), position_start(self.model.config), [torch.zeros(0)]
     with _evaluating(self), torch.no_grad(), tqdm(total=total, unit='pair', delay=2 if progress is None else 0, disable=progress is False, desc='scoring') as bar:
         while chunk := list(islice(pairs, 64*batch_size)):

@@ -5,11 +5,9 @@
 # %% auto #0
 __all__ = ['in_parts', 'file_mark', 'score_dataset', 'main']
 
-# %% ../nbs/08_score.ipynb #6bae1ce6
+# %% ../nbs/08_score.ipynb #26a9c522
 import argparse, json, os, shutil, sys
 from pathlib import Path
-if __name__ == '__main__' and '__file__' in globals() and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)   # run by its path: look for the package, not inside it
 from tqdm.auto import tqdm
 from .data import PairDataset, UserError, guess_format, read_label2id
 from .engine import make_accelerator, on_main

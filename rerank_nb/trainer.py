@@ -6,7 +6,7 @@
 __all__ = ['BETTER', 'TrainConfig', 'check_config', 'data_format', 'trackers', 'make_optimizer', 'steps_an_epoch',
            'make_schedule', 'windows', 'accumulate', 'evaluate', 'starting_point', 'prepare_output_dir', 'plot_history',
            'Reporter', 'results_table', 'constant_of', 'sits_at_constant', 'under_the_start', 'since_best', 'open_data',
-           'make_batches', 'report_data', 'run_settings', 'Place', 'Run', 'train']
+           'make_batches', 'report_data', 'run_settings', 'Place', 'Records', 'Saving', 'Guards', 'Run', 'train']
 
 # %% ../nbs/04_trainer.ipynb #60d6a0df
 import copy, itertools, json, math, os, shutil, time, uuid, zlib
@@ -27,7 +27,7 @@ from .losses import LISTWISE, LOSSES, constant_loss, get_loss, n_units
 from .metrics import gains_of, ranking_metrics
 from .model import CrossEncoder, _evaluating
 
-# %% ../nbs/04_trainer.ipynb #15320065
+# %% ../nbs/04_trainer.ipynb #037d2c22
 def _arg(help, default=None, **kw): return field(default=default, metadata={'help': help}, **kw)
 
 @dataclass
@@ -55,6 +55,7 @@ class TrainConfig:
     max_grad_norm: float = _arg('Clip the gradient to this norm; 0 does not clip.', 1.0)
     mixed_precision: str | None = _arg("no, bf16 or fp16. Unset: what accelerate's configuration says, where the device has it.")
     logging_steps: int = _arg('Steps between two records in metrics.jsonl and trackers.', 10)
+    compile: bool = _arg('torch.compile for the layers: worth trying on a GPU, where it fuses the small operations between matrix products.', False)
     label2id: str | None = _arg('Grade -> target in 0-1 for regression, as JSON or the path of a JSON file. Unset: ' + json.dumps(LABEL2ID).replace('"', "'"))
     negatives_per_query: int | None = _arg('Draw so many negatives of each line, anew each epoch. Unset: all.')
     group_size: int | None = _arg('List-wise losses: at most so many documents of a query, one of the best and others drawn anew each epoch. Unset: all.')
@@ -383,49 +384,9 @@ class Place:
         if len(rows) == acc.num_processes: return rows[acc.process_index]
         return rows.sum(0) if acc.is_main_process else torch.zeros(5, device=acc.device)
 
-# %% ../nbs/04_trainer.ipynb #179ec0d5
-class Run:
-    "What a training run is made of, and its place."
-    def __init__(self, c:TrainConfig):
-        check_config(c); names = trackers(c.log_with)
-        self.c, (self.ds, self.dev) = c, open_data(c)
-        self.acc = acc = make_accelerator(c.output_dir, c.mixed_precision, names, c.ddp_timeout)
-        self.sampler = make_batches(c, self.ds, acc)
-        settings = run_settings(c, self.ds, self.sampler)
-        folder, place = on_main(acc, lambda: starting_point(c, settings))
-        set_seed(c.seed)   # for a new head
-        model = CrossEncoder.from_pretrained(c.model_name_or_path, c.num_labels, c.loss_type)
-        check_layers(model)
-        on_main(acc, lambda: prepare_output_dir(c, folder, place))   # only now: whatever can fail early has not failed
-        self.collator, self.dev_collator = model.collator(c.max_len, by_length=True), model.collator(c.max_len)
-        if acc.is_main_process: report_data(c, self.ds, model)
-        model.new_head = False   # from here on it is trained
-        self.model, self.optimizer = acc.prepare(model, make_optimizer(model, c.lr, c.weight_decay))
-        if acc.distributed_type == DistributedType.FSDP:
-            table = sharding_table(acc, self.model)
-            acc.print(f'FSDP: parameters are sharded over {acc.num_processes} processes\n{table}')
-        self.epoch_steps = steps_an_epoch(len(self.sampler), c.gradient_accumulation_steps)
-        self.total = c.epochs * self.epoch_steps
-        self.schedule = make_schedule(self.optimizer.optimizer, self.total, c.warmup_proportion)
-        self.at = Place(**place) if place else Place(settings=settings)
-        if folder: self.restore(folder)
-        self.since, self.started = self.at.share(acc), time.time() - self.at.elapsed
-        self.broken, self.constant = torch.tensor(-1, device=acc.device), constant_of(c, self.ds, self.sampler)
-        _start_trackers(acc, c, names, self.at.step)
-        self.reporter = Reporter(acc, c.output_dir, self.total, step=self.at.step, history=self.at.history)
-
-    def restore(self, folder):
-        load_checkpoint(self.acc, folder, self.model, self.optimizer.optimizer)
-        self.schedule.load_state_dict(self.at.schedule)
-        if self.acc.scaler and self.at.scaler: self.acc.scaler.load_state_dict(self.at.scaler)
-
-    def windows(self):
-        "The steps of the epoch that are still to do, each a list of batches."
-        at, k = self.at, self.c.gradient_accumulation_steps
-        self.model.train(); self.ds.set_epoch(at.epoch); self.sampler.set_epoch(at.epoch, done=at.done * k)
-        gpu, workers = self.acc.device.type == 'cuda', self.c.dataloader_num_workers
-        return windows(DataLoader(self.ds, batch_sampler=self.sampler, collate_fn=self.collator, pin_memory=gpu, num_workers=(2 if gpu else 0) if workers is None else workers, generator=torch.Generator()), k)
-
+# %% ../nbs/04_trainer.ipynb #edd275f8
+class Records:
+    "The part of a `Run` that says how it goes."
     @contextmanager
     def _paused(self):
         "Pairs a second are those of training."
@@ -454,6 +415,40 @@ class Run:
         "Has the metric not got better for as many evaluations as the run has patience for?"
         return bool(self.c.early_stopping_patience) and since_best(self.reporter.history, self.c.metric_for_best_model) >= self.c.early_stopping_patience
 
+# %% ../nbs/04_trainer.ipynb #b5bbe7f1
+class Saving:
+    "The part of a `Run` that keeps what was reached."
+    def save_epoch(self):
+        "Keep the model of this epoch."
+        self.stop_if_broken(self.at.done)
+        with self._paused():
+            save_model(self.acc, self.model, f'{self.c.output_dir}/epoch_{self.at.epoch}')
+            if self.acc.is_main_process: prune_checkpoints(self.c.output_dir, 'epoch', self.c.num_max_checkpoints)
+
+    def checkpoint(self):
+        "Keep all that is needed to go on from here."
+        acc, at = self.acc, self.at
+        self.stop_if_broken(at.done)
+        at.elapsed, at.schedule, at.history = time.time() - self.started, self.schedule.state_dict(), self.reporter.history
+        at.since, at.scaler = acc.gather(self.since[None]).tolist(), acc.scaler.state_dict() if acc.scaler else None
+        with self._paused(): return save_checkpoint(acc, self.c.output_dir, self.model, self.optimizer.optimizer, asdict(at), self.c.num_max_checkpoints)
+
+    def restore(self, folder):
+        load_checkpoint(self.acc, folder, self.model, self.optimizer.optimizer)
+        self.schedule.load_state_dict(self.at.schedule)
+        if self.acc.scaler and self.at.scaler: self.acc.scaler.load_state_dict(self.at.scaler)
+
+    def finish(self):
+        "Save the last model and say what was reached."
+        save_model(self.acc, self.model, f'{self.c.output_dir}/model')
+        self.close()
+        self.acc.print('\n'.join([*([results_table(self.reporter.history)] if self.dev else []), f'model: {self.c.output_dir}/model']))
+        forget_accelerator()
+    def close(self): self.reporter.close(); self.acc.end_training()
+
+# %% ../nbs/04_trainer.ipynb #d7894928
+class Guards:
+    "The part of a `Run` that stops it before it saves what is broken."
     def check_finite(self, sums, norm):
         "Note, without waiting for a GPU, the first step whose loss or gradient is no number; a CPU, and whoever is about to log or save, looks at the note."
         broken = ~torch.isfinite(sums[0]) if self.acc.scaler else ~(torch.isfinite(sums[0]) & torch.isfinite(norm))   # fp16 skips a step with infinite gradients by itself
@@ -475,28 +470,44 @@ class Run:
         raise UserError(f'step {step + 1}: the loss or its gradient is not a finite number. The step held the lines ' + ', '.join(places[:10]) + (f' and {len(places) - 10} more' if len(places) > 10 else '') +
                         '. Likely causes: --lr is too high, fp16 where bf16 is needed, a damaged start. ' + (f'The last good checkpoint is {kept[-1]}' if kept else 'There is no checkpoint yet (--checkpointing_steps)'))
 
-    def save_epoch(self):
-        "Keep the model of this epoch."
-        self.stop_if_broken(self.at.done)
-        with self._paused():
-            save_model(self.acc, self.model, f'{self.c.output_dir}/epoch_{self.at.epoch}')
-            if self.acc.is_main_process: prune_checkpoints(self.c.output_dir, 'epoch', self.c.num_max_checkpoints)
+# %% ../nbs/04_trainer.ipynb #c5f54622
+class Run(Records, Saving, Guards):
+    "What a training run is made of, and its place."
+    def __init__(self, c:TrainConfig):
+        check_config(c); names = trackers(c.log_with)
+        self.c, (self.ds, self.dev) = c, open_data(c)
+        self.acc = acc = make_accelerator(c.output_dir, c.mixed_precision, names, c.ddp_timeout)
+        self.sampler = make_batches(c, self.ds, acc)
+        settings = run_settings(c, self.ds, self.sampler)
+        folder, place = on_main(acc, lambda: starting_point(c, settings))
+        set_seed(c.seed)   # for a new head
+        model = CrossEncoder.from_pretrained(c.model_name_or_path, c.num_labels, c.loss_type)
+        check_layers(model)
+        on_main(acc, lambda: prepare_output_dir(c, folder, place))   # only now: whatever can fail early has not failed
+        self.collator, self.dev_collator = model.collator(c.max_len, by_length=True), model.collator(c.max_len)
+        if acc.is_main_process: report_data(c, self.ds, model)
+        model.new_head = False   # from here on it is trained
+        if c.compile: model.compile_layers()
+        self.model, self.optimizer = acc.prepare(model, make_optimizer(model, c.lr, c.weight_decay))
+        if acc.distributed_type == DistributedType.FSDP:
+            table = sharding_table(acc, self.model)
+            acc.print(f'FSDP: parameters are sharded over {acc.num_processes} processes\n{table}')
+        self.epoch_steps = steps_an_epoch(len(self.sampler), c.gradient_accumulation_steps)
+        self.total = c.epochs * self.epoch_steps
+        self.schedule = make_schedule(self.optimizer.optimizer, self.total, c.warmup_proportion)
+        self.at = Place(**place) if place else Place(settings=settings)
+        if folder: self.restore(folder)
+        self.since, self.started = self.at.share(acc), time.time() - self.at.elapsed
+        self.broken, self.constant = torch.tensor(-1, device=acc.device), constant_of(c, self.ds, self.sampler)
+        _start_trackers(acc, c, names, self.at.step)
+        self.reporter = Reporter(acc, c.output_dir, self.total, step=self.at.step, history=self.at.history)
 
-    def checkpoint(self):
-        "Keep all that is needed to go on from here."
-        acc, at = self.acc, self.at
-        self.stop_if_broken(at.done)
-        at.elapsed, at.schedule, at.history = time.time() - self.started, self.schedule.state_dict(), self.reporter.history
-        at.since, at.scaler = acc.gather(self.since[None]).tolist(), acc.scaler.state_dict() if acc.scaler else None
-        with self._paused(): return save_checkpoint(acc, self.c.output_dir, self.model, self.optimizer.optimizer, asdict(at), self.c.num_max_checkpoints)
-
-    def finish(self):
-        "Save the last model and say what was reached."
-        save_model(self.acc, self.model, f'{self.c.output_dir}/model')
-        self.close()
-        self.acc.print('\n'.join([*([results_table(self.reporter.history)] if self.dev else []), f'model: {self.c.output_dir}/model']))
-        forget_accelerator()
-    def close(self): self.reporter.close(); self.acc.end_training()
+    def windows(self):
+        "The steps of the epoch that are still to do, each a list of batches."
+        at, k = self.at, self.c.gradient_accumulation_steps
+        self.model.train(); self.ds.set_epoch(at.epoch); self.sampler.set_epoch(at.epoch, done=at.done * k)
+        gpu, workers = self.acc.device.type == 'cuda', self.c.dataloader_num_workers
+        return windows(DataLoader(self.ds, batch_sampler=self.sampler, collate_fn=self.collator, pin_memory=gpu, num_workers=(2 if gpu else 0) if workers is None else workers, generator=torch.Generator()), k)
 
 # %% ../nbs/04_trainer.ipynb #bf23f858
 def train(

@@ -18,9 +18,22 @@ def test_paths_and_flags_in_the_texts_exist(name):
     for target in re.findall(r'\]\(([^)#:]+)\)', text): assert (ROOT/name).parent.joinpath(target).exists(), target
     for path in re.findall(r'(?:config|example_data|nbs|benchmarks|tests)/[\w./]+\.(?:yaml|jsonl|tsv|ipynb|py|md)', text): assert (ROOT/path).exists(), path
     flags = set(re.findall(r' --(\w+)', (ROOT/'rerank_nb/train_reranker.py').read_text() + run(sys.executable, '-m', 'rerank_nb.train_reranker', '--help').stdout))
-    known = flags | {'config_file', 'num_processes', 'quiet', 'layers', 'epochs', 'base', 'mb'}
+    known = flags | {'config_file', 'num_processes', 'quiet', 'layers', 'epochs', 'base', 'mb', 'machine_rank', 'main_process_ip', 'max_restarts'}
     for block in re.findall(r'train_reranker[\s\S]*?(?:\n\n|```)', text):
         for f in re.findall(r' --(\w+)', block): assert f in known, f
+
+
+def test_the_site_builds_and_every_link_leads_somewhere(tmp_path):
+    p = run(sys.executable, 'docs/build.py', tmp_path/'site')
+    assert p.returncode == 0, p.stdout + p.stderr
+    p = run(sys.executable, 'docs/check.py', tmp_path/'site')
+    assert p.returncode == 0, p.stdout
+    api = (tmp_path/'site/api/losses.html').read_text(encoding='utf-8')
+    assert 'softmax_ce' in api and 'one value a query in rising order of group' in api and '/blob/main/rerank_nb/losses.py#L' in api
+    page = tmp_path/'site/01_losses.html'   # the check sees what is broken
+    page.write_text(page.read_text(encoding='utf-8').replace('</article>', '<a href="nowhere.html">x</a><img src="no.png"></article>'), encoding='utf-8')
+    p = run(sys.executable, 'docs/check.py', tmp_path/'site')
+    assert p.returncode == 1 and 'nowhere.html' in p.stdout and 'no.png' in p.stdout
 
 
 def test_targets_of_make_in_the_texts_exist():
