@@ -446,11 +446,12 @@ class Saving:
         forget_accelerator()
     def close(self): self.reporter.close(); self.acc.end_training()
 
-# %% ../nbs/04_trainer.ipynb #d7894928
+# %% ../nbs/04_trainer.ipynb #3202b25d
 class Guards:
     "The part of a `Run` that stops it before it saves what is broken."
     def check_finite(self, sums, norm):
         "Note, without waiting for a GPU, the first step whose loss or gradient is no number; a CPU, and whoever is about to log or save, looks at the note."
+        if hasattr(norm, 'full_tensor'): norm = norm.full_tensor()   # FSDP2 gives the norm in shards
         broken = ~torch.isfinite(sums[0]) if self.acc.scaler else ~(torch.isfinite(sums[0]) & torch.isfinite(norm))   # fp16 skips a step with infinite gradients by itself
         self.broken = torch.where((self.broken < 0) & broken, self.at.step, self.broken)
         if self.acc.device.type == 'cpu': self.stop_if_broken(self.at.done)
