@@ -1,10 +1,11 @@
-"""First pass over a data file: megabytes a second and resident memory, for 10 MB and 1 GB.
+"""First pass over a data file, and the start of a training run on it: seconds and resident memory, for 10 MB and 1 GB.
 
-    python benchmarks/data.py [--mb 10 1000]
+    python benchmarks/data.py [--mb 10 1000]         # 1400 MB are a million lines
 
 Each size is measured in a process of its own, which first imports everything and notes its resident memory, then opens the file as a dataset and reads pairs from all over it.
+Then the train script is started on it with a two-layer model, until its first optimizer step is on record.
 """
-import argparse, json, os, random, subprocess, sys, tempfile, time
+import argparse, json, os, random, re, subprocess, sys, tempfile, time
 from pathlib import Path
 
 
@@ -39,6 +40,20 @@ def measure(path):
                           rss_after_reading_mb=round(rss()), peak_mb=round(peak), kept_bytes_per_line=round(sum(a.nbytes for a in ds.index[:3]) / len(ds.index.offsets), 1), pairs_read_per_second=round(n / (time.time() - t)))))
 
 
+def start_up(path, tmp):
+    "Seconds from starting the train script to its first optimizer step, and its peak memory in MB."
+    from rerank_nb.tiny import tiny_model
+    out, t = Path(tmp)/'run', time.time()
+    p = subprocess.Popen([sys.executable, '-m', 'rerank_nb.train_reranker', '--model_name_or_path', tiny_model(f'{tmp}/tiny', 'bert'), '--dataset', path, '--output_dir', out, '--logging_steps', '1',
+                          '--max_len', '64', '--mixed_precision', 'no'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (out/'metrics.jsonl').exists():
+        if p.poll() is not None: raise RuntimeError('the train script ended before its first step')
+        time.sleep(.05)
+    seconds, peak = time.time() - t, int(re.search(r'VmHWM:\s+(\d+)', Path(f'/proc/{p.pid}/status').read_text())[1]) / 1024
+    p.kill(); p.wait()
+    return dict(first_step_after_seconds=round(seconds, 1), training_peak_mb=round(peak))
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument('--mb', type=int, nargs='+', default=[10, 1000])
@@ -49,7 +64,8 @@ def main():
         for mb in a.mb:
             path = Path(tmp)/f'{mb}.jsonl'
             write_file(path, mb)
-            print(subprocess.run([sys.executable, __file__, '--measure', path], check=True, capture_output=True, text=True).stdout.strip(), flush=True)
+            row = json.loads(subprocess.run([sys.executable, __file__, '--measure', path], check=True, capture_output=True, text=True).stdout)
+            with tempfile.TemporaryDirectory() as sub: print(json.dumps({**row, **start_up(path, sub)}), flush=True)
             path.unlink()
 
 

@@ -20,7 +20,7 @@ from rerank_nb.trainer import TrainConfig, train
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT/'example_data'
 MAX_LEN = 256
-QUESTIONS = ('猫不在猫砂盆里尿尿', 'forgot the router admin password')
+QUESTIONS = ('猫不在猫砂盆里尿尿', 'weak wifi signal in the bedroom')
 
 
 def tokens(text):

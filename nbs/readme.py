@@ -1,8 +1,8 @@
 """Write README.md from nbs/index.ipynb: python nbs/readme.py [TARGET]
 
-Markdown cells as they are, code cells as Python blocks, text outputs below them. Pictures are left out: GitHub shows the notebook for those.
+Markdown cells as they are, code cells as Python blocks, text outputs below them. Of a cell that starts with `#| picture: FILE TEXT` only the picture is taken, and written to that file; other pictures are left out.
 """
-import json, re, sys
+import base64, json, re, sys
 from pathlib import Path
 
 here = Path(__file__).parent
@@ -15,12 +15,16 @@ def output(o):
     return '' if o.get('name') == 'stderr' or text.startswith(('<Figure', 'training:', 'scoring:')) else '\n'.join(lines).strip('\n')
 
 
-def markdown(nb):
-    "The notebook as Markdown."
+def markdown(nb, root):
+    "The notebook as Markdown; its picture is written under `root`."
     parts = ['<!-- Made from nbs/index.ipynb by `make readme`: edit there. -->']
     for c in nb['cells']:
         source = ''.join(c['source']).strip('\n')
         if c['cell_type'] == 'markdown': parts.append(re.sub(r'\]\(\.\./', '](', source))
+        elif m := re.match(r'#\|\s*picture:\s*(\S+)\s+(.*)', source):
+            (root/m[1]).parent.mkdir(parents=True, exist_ok=True)
+            (root/m[1]).write_bytes(base64.b64decode(next(o['data']['image/png'] for o in c['outputs'] if 'image/png' in o.get('data', {}))))
+            parts.append(f'![{m[2]}]({m[1]})')
         elif not re.search(r'^#\s*\|\s*hide', source):
             parts.append(f'```python\n{source}\n```')
             shown = '\n'.join(filter(None, map(output, c['outputs'])))
@@ -30,4 +34,4 @@ def markdown(nb):
 
 if __name__ == '__main__':
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else here.parent/'README.md'
-    target.write_text(markdown(json.loads((here/'index.ipynb').read_text(encoding='utf-8'))), encoding='utf-8')
+    target.write_text(markdown(json.loads((here/'index.ipynb').read_text(encoding='utf-8')), target.parent), encoding='utf-8')

@@ -62,7 +62,7 @@ def packed_sdpa(
     each = [attend(*(x.unflatten(1, (m, n)).transpose(0, 1) for x in part)).transpose(1, 2) for part, (n, m) in zip(parts, runs)]
     return torch.cat([o.flatten(0, 1) if len(o) > 1 else o[0] for o in each])[None]
 
-# %% ../nbs/03_model.ipynb #aa4cd39d
+# %% ../nbs/03_model.ipynb #908759da
 def packed_varlen(
     q, # (1, heads, T, d) queries, float16 or bfloat16 on CUDA
     k, # (1, heads, T, d) keys
@@ -76,11 +76,13 @@ def packed_varlen(
     flat = lambda x: x[0].transpose(0, 1)
     return varlen_attn(flat(q), flat(k), flat(v), cu_seqlens, cu_seqlens, longest, longest, scale=scale)[None]
 
+def _kernel_takes(q): return q.is_cuda and q.dtype in (torch.float16, torch.bfloat16)
+
 @torch.compiler.disable
 def packed_attention(module, query, key, value, attention_mask, scaling=None, dropout=0., cu_seqlens=None, longest=None, **kwargs):
     "Attention for transformers' AttentionInterface: packed where the call brings `cu_seqlens`, transformers' own otherwise."
     if cu_seqlens is None: return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16): return packed_varlen(query, key, value, cu_seqlens, longest, scaling), None
+    if _kernel_takes(query): return packed_varlen(query, key, value, cu_seqlens, longest, scaling), None
     return packed_sdpa(query, key, value, cu_seqlens.diff().tolist(), dropout, scaling), None
 
 AttentionInterface.register('packed', packed_attention)
@@ -157,7 +159,7 @@ def _new_parts(model, missing):
     head = [k for k in missing if not k.startswith(base) or k.startswith(base + 'pooler.')]
     return head, [k for k in missing if k not in head]
 
-# %% ../nbs/03_model.ipynb #051da367
+# %% ../nbs/03_model.ipynb #fe4e7a2d
 class CrossEncoder(nn.Module):
     "A sequence classifier with one label that scores query-document pairs. `model` is transformers' own, `tokenizer` its tokenizer."
     def __init__(self,
@@ -170,7 +172,7 @@ class CrossEncoder(nn.Module):
         self.model, self.tokenizer, self.new_head, self.loss_type, self._told = model, tokenizer, new_head, loss_type, set()
         self.packed = can_pack(model.config) and model.config._attn_implementation == 'packed'
         self._template = pair_template(tokenizer)
-        self._forward_args = inspect.signature(model.forward).parameters
+        self._forward_args = set(inspect.signature(model.forward).parameters)
         if self.packed:
             for m in model.modules():
                 if type(m) is nn.Dropout: m.__class__ = Dropout

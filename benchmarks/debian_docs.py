@@ -1,0 +1,114 @@
+"""A set of labelled pairs that anyone with Debian's packages can make: man pages, English and Chinese.
+
+    python benchmarks/debian_docs.py [--output_dir output/debian_docs]
+
+The one-line description of a page is the query, the beginning of its DESCRIPTION the document that answers it. Queries without an answer in their own words are hard for word matching, and the third set asks in
+Chinese for the English page. Negatives: half of them the best BM25 hits among the other pages, half at random. Train and dev share no page, in any language. `apt-get download` fetches the packages, nothing is installed;
+the texts keep their packages' licences.
+"""
+import argparse, gzip, hashlib, json, random, re, subprocess
+from pathlib import Path
+from rerank_nb.mining import BM25
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = 'manpages manpages-dev manpages-zh coreutils util-linux git-man findutils grep sed tar gzip bash procps psmisc passwd login apt dpkg dpkg-dev iproute2 mount adduser sudo tmux vim-common rsync curl wget'.split()
+KEEP_ARGUMENTS = set('B I R BR RB IR RI BI IB SM SB Nm Fl Ar Xr Pa Em Sy Cm Dq Sq Li Op Nd Ev Va Fn'.split())
+TITLES = {'name': '^NAME|名称|名字|命令名|[(（]NAME', 'description': 'DESCRIPTION|^描述|^说明|^描 述'}      # a translated title often has the original behind it
+SPECIAL = {'em': '-', 'en': '-', 'aq': "'", 'cq': "'", 'oq': "'", 'lq': '"', 'rq': '"', 'dq': '"', 'bu': '', 'co': '(c)', 'ha': '^', 'ti': '~', 'ga': '`', 'rs': '\\'}
+
+
+def plain(text):
+    "roff without its escapes."
+    text = re.sub(r'\\".*', '', text)
+    text = re.sub(r'\\f(\[[^\]]*\]|\(..|.)|\\s[-+]?\d+|\\m\[[^\]]*\]|\\[&|^/,:%c]|\\\*(\(..|\[[^\]]*\]|.)|\\[hvw]\'[^\']*\'|\\k.|\\u|\\d', '', text)
+    text = re.sub(r'\\\((..)|\\\[(\w\w)\]', lambda m: SPECIAL.get(m[1] or m[2], ''), text)
+    return text.replace('\\-', '-').replace('\\e', '\\').replace('\\ ', ' ').replace('\\~', ' ').replace('\\', '')
+
+
+def sections(source):
+    "The NAME and DESCRIPTION of a page as running text."
+    out, here, table = {}, None, False
+    for line in source.splitlines():
+        if m := re.match(r"[.']\s*(\w+)\s*(.*)", line):
+            macro, rest = m[1], m[2]
+            if macro in ('SH', 'Sh'): title = plain(rest).strip(' "').upper(); here = next((k for k, v in TITLES.items() if k not in out and re.search(v, title)), None); continue
+            if macro in ('TS', 'EQ', 'nf'): table = True
+            if macro in ('TE', 'EN', 'fi'): table = False
+            if macro in ('SS', 'Ss') and here == 'description' and out.get(here): here = None
+            if here and macro == 'Nd': rest = '- ' + rest
+            if here and not table and macro in KEEP_ARGUMENTS: out.setdefault(here, []).append(plain(rest.replace('"', '')))
+        elif here and not table: out.setdefault(here, []).append(plain(line))
+    return {k: re.sub(r'(?<=[\u3000-\u9fff，。]) (?=[\u3000-\u9fff，。])', '', re.sub(r'\s+', ' ', ' '.join(v))).strip() for k, v in out.items()}
+
+
+def shorten(text, limit):
+    "The first sentences, about `limit` characters."
+    if len(text) <= limit: return text
+    cut = max(text.rfind(s, limit // 2, limit) for s in '.。;；')
+    return text[:cut + 1] if cut > 0 else text[:limit]
+
+
+def pages(folder):
+    "{(name, section): (query, document)} of a folder of man pages."
+    out = {}
+    for p in sorted(folder.glob('man[1-8]/*.gz')):
+        try: text = gzip.decompress(p.read_bytes()).decode('utf-8')
+        except (UnicodeDecodeError, OSError): continue
+        got = sections(text)
+        query = re.split(r' -+ | — ', got.get('name', ''), maxsplit=1)
+        doc = shorten(got.get('description', ''), 450 if not re.search('[\u4e00-\u9fff]', got.get('description', '')) else 220)
+        if len(query) < 2: continue
+        query = query[1].strip().rstrip('.')
+        chinese = bool(re.search('[\u4e00-\u9fff]', query))
+        if len(doc) < (30 if chinese else 80) or not (6 <= len(query) <= 40 if chinese else 3 <= len(query.split()) <= 16): continue
+        name, section = p.name.removesuffix('.gz').rsplit('.', 1)
+        out[name, section[:1]] = query, doc
+    return out
+
+
+def fetch(folder):
+    "Download and unpack the packages; returns the folder with the man pages."
+    folder = folder.resolve()
+    tree = folder/'tree'
+    if not tree.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in PACKAGES: subprocess.run(['apt-get', 'download', '-q', name], cwd=folder, capture_output=True)
+        debs = sorted(folder.glob('*.deb'))
+        if not debs: raise SystemExit('apt-get download fetched nothing: this needs Debian or Ubuntu, and its package lists (apt-get update)')
+        for d in debs: subprocess.run(['dpkg-deb', '-x', d, tree], check=True)
+    return tree/'usr/share/man'
+
+
+def build(out, train_queries=60, dev_queries=60, train_negatives=6, dev_negatives=9, seed=0):
+    "Write train.jsonl and dev_en, dev_zh, dev_zhen; returns how many queries each has."
+    man = fetch(out)
+    en, zh = pages(man), pages(man/'zh_CN')
+    chinese = {k: v for k, v in zh.items() if re.search('[\u4e00-\u9fff]', v[0]) and re.search('[\u4e00-\u9fff]', v[1])}
+    both = sorted(set(chinese) & set(en))
+    is_dev = lambda key: hashlib.md5(key[0].encode()).digest()[0] < 100      # by page name, so that a translation stays with its page
+    sets = {'en': {k: en[k] for k in sorted(en)}, 'zh': {k: chinese[k] for k in sorted(chinese)}, 'zhen': {k: (chinese[k][0], en[k][1]) for k in both}}
+    counts, training = {}, []
+    for name, rows in sets.items():
+        for part, want, negatives in ((False, train_queries, train_negatives), (True, dev_queries, dev_negatives)):
+            keys, seen = [], set()
+            for k in rows:      # each text once: many pages share a line
+                if is_dev(k) == part and not {rows[k][0], rows[k][1]} & seen: keys.append(k); seen |= {*rows[k]}
+            docs = [rows[k][1] for k in keys]
+            find, rng = BM25(docs), random.Random(f'{seed}{name}{part}')
+            lines = []
+            for i in sorted(rng.sample(range(len(keys)), min(want, len(keys)))):
+                asked = en[keys[i]][0] if name == 'zhen' else rows[keys[i]][0]     # word matching needs one language
+                hard = [j for j in find(asked, 30) if j != i][:negatives // 2]
+                easy = rng.sample([j for j in range(len(keys)) if j != i and j not in hard], negatives - len(hard))
+                lines.append(json.dumps(dict(query=rows[keys[i]][0], pos=[docs[i]], neg=[docs[j] for j in hard + easy]), ensure_ascii=False))
+            counts[f"{name} {'dev' if part else 'train'}"] = f'{len(lines)} of {len(keys)} pages'
+            if part: (out/f'dev_{name}.jsonl').write_text('\n'.join(lines) + '\n', encoding='utf-8')
+            else: training += lines
+    (out/'train.jsonl').write_text('\n'.join(training) + '\n', encoding='utf-8')
+    return counts
+
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser(); p.add_argument('--output_dir', type=Path, default=ROOT/'output/debian_docs')
+    out = p.parse_args().output_dir
+    for k, v in build(out).items(): print(f'{k}: {v}')
