@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: train test test-all check docs readme bench bench-all data-bench clean
+.PHONY: train test test-all check docs readme graph release bench bench-all data-bench clean
 
 $(STAMP): settings.ini setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -44,6 +44,19 @@ docs: $(STAMP)  ## the site, in _docs/, and a walk over its links
 readme: $(STAMP)  ## README.md from nbs/index.ipynb
 	python nbs/readme.py
 
+graph: $(STAMP)  ## the graph of modules in CONTRIBUTING.md
+	python docs/graph.py
+
+release: $(STAMP)  ## make release VERSION=x.y.z
+	@test -n "$(VERSION)" || { echo 'say which: make release VERSION=x.y.z'; exit 1; }
+	@test -z "$$(git status --porcelain)" || { echo 'commit or stash first:'; git status --short; exit 1; }
+	@grep -q '^## $(VERSION)$$' CHANGELOG.md || { echo 'CHANGELOG.md has no heading "## $(VERSION)"'; exit 1; }
+	sed -i 's/^version = .*/version = $(VERSION)/' settings.ini
+	nbdev_export
+	rm -rf dist && python -m build --quiet --no-isolation
+	git commit --quiet --all --message 'Release $(VERSION)' && git tag v$(VERSION)
+	@ls dist
+
 bench: $(STAMP) models/me5-small-zh-en-6/config.json  ## training and scoring beside sentence-transformers, about 12 minutes
 	python benchmarks/train.py
 	python benchmarks/score.py
@@ -52,7 +65,20 @@ bench-all: bench data-bench  ## and the sweep of lengths, several processes, 1 G
 	python benchmarks/sweep.py
 	python benchmarks/scaling.py
 
-data-bench: $(STAMP)  ## memory and speed of the first pass over 10 MB and 1 GB
+data-graph: $(STAMP)  ## the graph of modules in CONTRIBUTING.md
+	python docs/graph.py
+
+release: $(STAMP)  ## make release VERSION=x.y.z
+	@test -n "$(VERSION)" || { echo 'say which: make release VERSION=x.y.z'; exit 1; }
+	@test -z "$$(git status --porcelain)" || { echo 'commit or stash first:'; git status --short; exit 1; }
+	@grep -q '^## $(VERSION)$$' CHANGELOG.md || { echo 'CHANGELOG.md has no heading "## $(VERSION)"'; exit 1; }
+	sed -i 's/^version = .*/version = $(VERSION)/' settings.ini
+	nbdev_export
+	rm -rf dist && python -m build --quiet --no-isolation
+	git commit --quiet --all --message 'Release $(VERSION)' && git tag v$(VERSION)
+	@ls dist
+
+bench: $(STAMP)  ## memory and speed of the first pass over 10 MB and 1 GB
 	python benchmarks/data.py
 
 clean:

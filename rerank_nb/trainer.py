@@ -292,7 +292,7 @@ def results_table(history:list)->str: # Records of metrics.jsonl
     name = lambda r: 'before' if not r['epoch'] else f"epoch {r['epoch']:g}"
     return '\n'.join([f"{'':<9}" + ''.join(f'{k.upper() if k != "loss" else k:>9}' for k in keys)] + [f'{name(r):<9}' + ''.join(f"{r[f'eval_{k}']:9.4f}" for k in keys) for r in rows])
 
-# %% ../nbs/04_trainer.ipynb #b076797a
+# %% ../nbs/04_trainer.ipynb #a98a9a23
 def constant_of(c:TrainConfig, ds:PairDataset, sampler)->float:
     "What the best constant score costs, estimated on the first 2,000 pairs or so of an epoch."
     sampler.set_epoch(1); ds.set_epoch(1)
@@ -307,14 +307,15 @@ def sits_at_constant(
     history:list, # Records so far
     constant:float, # From `constant_of`
     total:int, # Steps of the run
-    records:int=5, # How many records in a row must sit there
+    records:int=5, # So many records in a row must sit there, and as many as cover three tenths of the run
 )->str: # A warning, or nothing
     "Has the run learned nothing for a while?"
-    last = [r for r in history if 'loss' in r][-records:]
+    logs = [r for r in history if 'loss' in r]
+    last = logs[-max(records, sum(r['step'] > logs[-1]['step'] - .3 * total for r in logs)):]
     if len(last) < records or last[0]['step'] < .1 * total: return ''
-    mean = sum(r['loss'] for r in last) / records
+    mean = sum(r['loss'] for r in last) / len(last)
     if abs(mean - constant) <= .03 * abs(constant) and all(r['score_std'] < .5 for r in last):
-        return (f"nothing is being learned: over the last {records} records the loss was {mean:.4f}, and giving every pair the same score costs {constant:.4f}, and scores hardly differ (standard deviation {last[-1]['score_std']:.3f}). "
+        return (f"nothing is being learned: over the last {len(last)} records the loss was {mean:.4f}, and giving every pair the same score costs {constant:.4f}, and scores hardly differ (standard deviation {last[-1]['score_std']:.3f}). "
                 'Likely causes: a fresh head with a learning rate that is too low to wake it or so high that it destroyed the layers below; labels that do not follow from the texts; too few positives beside the negatives (--negatives_per_query)')
     return ''
 

@@ -40,3 +40,13 @@ def test_targets_of_make_in_the_texts_exist():
     targets = set(re.findall(r'^([\w-]+):', (ROOT/'Makefile').read_text(), re.M))
     for name in ('README.md', 'README_zh.md', 'CONTRIBUTING.md'):
         for t in re.findall(r'(?:`|    )make ([\w-]+)', (ROOT/name).read_text(encoding='utf-8')): assert t in targets, (name, t)
+
+
+def test_the_graph_of_modules_is_that_of_the_code(tmp_path):
+    p = run(sys.executable, 'docs/graph.py', tmp_path/'CONTRIBUTING.md')
+    assert p.returncode == 0, p.stderr
+    assert (tmp_path/'CONTRIBUTING.md').read_text(encoding='utf-8') == (ROOT/'CONTRIBUTING.md').read_text(encoding='utf-8'), 'run make graph'
+    sys.path.insert(0, str(ROOT/'docs'))
+    import graph
+    assert graph.mermaid(dict(a={'b', 'c'}, b={'c'}, c=set())) == '```mermaid\ngraph LR\n    a --> b\n    b --> c\n```'
+    with pytest.raises(SystemExit): graph.mermaid(dict(a={'b'}, b={'a'}))

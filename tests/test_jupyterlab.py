@@ -77,7 +77,7 @@ class Notebook:
         time.sleep(1)
         assert not self.red()
 
-    def red(self): return self.page.locator('[data-mime-type="application/vnd.jupyter.error"]').all_inner_texts()
+    def red(self): return self.page.locator('.jp-OutputArea-output', has_text='Traceback (most recent call last)').all_inner_texts()
     def text(self): return '\n'.join(self.page.locator('.jp-OutputArea-output').all_inner_texts())
     def picture(self, name, element=None):
         (element or self.page).screenshot(path=PICTURES/f'{self.name}_{name}.png')

@@ -41,3 +41,21 @@ def test_modules_do_not_import_in_a_circle():
         text = path.read_text(encoding='utf-8')
         used = {m for m in order if f'from .{m} import' in text or f'rerank_nb.{m}' in text and f'import rerank_nb' in text}
         assert used <= order[path.stem], (path.stem, used)
+
+
+def test_a_release_is_one_command(tmp_path):
+    root = tmp_path/'rerank_nb'
+    assert run('git', 'clone', '--quiet', ROOT, root).returncode == 0
+    (root/'.venv').symlink_to(sys.prefix); (root/'.venv/.installed').touch()
+    release = lambda version: run('make', '--silent', 'release', f'VERSION={version}', cwd=root, env={f'GIT_{w}_{k}': 'tester@example.org' for w in ('AUTHOR', 'COMMITTER') for k in ('NAME', 'EMAIL')})
+    p = release('9.8.7')
+    assert p.returncode and 'CHANGELOG.md has no heading' in p.stdout, p.stdout + p.stderr
+    log = root/'CHANGELOG.md'
+    log.write_text(log.read_text(encoding='utf-8').replace('## ', '## 9.8.7\n\n- Nothing.\n\n## ', 1), encoding='utf-8')
+    assert 'commit or stash first' in release('9.8.7').stdout
+    assert run('git', '-c', 'user.name=t', '-c', 'user.email=t@example.org', 'commit', '--quiet', '-am', 'log', cwd=root).returncode == 0
+    p = release('9.8.7')
+    assert p.returncode == 0, p.stdout + p.stderr
+    assert sorted(f.name for f in (root/'dist').iterdir()) == ['rerank_nb-9.8.7-py3-none-any.whl', 'rerank_nb-9.8.7.tar.gz']
+    assert run('git', 'tag', cwd=root).stdout.split() == ['v9.8.7'] and run('git', 'status', '--porcelain', cwd=root).stdout == ''
+    assert "__version__ = \"9.8.7\"" in (root/'rerank_nb/__init__.py').read_text()
