@@ -65,20 +65,7 @@ bench-all: bench data-bench  ## and the sweep of lengths, several processes, 1 G
 	python benchmarks/sweep.py
 	python benchmarks/scaling.py
 
-data-graph: $(STAMP)  ## the graph of modules in CONTRIBUTING.md
-	python docs/graph.py
-
-release: $(STAMP)  ## make release VERSION=x.y.z
-	@test -n "$(VERSION)" || { echo 'say which: make release VERSION=x.y.z'; exit 1; }
-	@test -z "$$(git status --porcelain)" || { echo 'commit or stash first:'; git status --short; exit 1; }
-	@grep -q '^## $(VERSION)$$' CHANGELOG.md || { echo 'CHANGELOG.md has no heading "## $(VERSION)"'; exit 1; }
-	sed -i 's/^version = .*/version = $(VERSION)/' settings.ini
-	nbdev_export
-	rm -rf dist && python -m build --quiet --no-isolation
-	git commit --quiet --all --message 'Release $(VERSION)' && git tag v$(VERSION)
-	@ls dist
-
-bench: $(STAMP)  ## memory and speed of the first pass over 10 MB and 1 GB
+data-bench: $(STAMP)  ## memory and speed of the first pass over 10 MB and 1 GB
 	python benchmarks/data.py
 
 clean:
