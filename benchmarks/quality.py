@@ -97,6 +97,13 @@ def run(name, seed, data, file, dev, start):
     return json.loads(path.read_text())
 
 
+def keep_scores(start, runs):
+    "Every dev pair's score, in the order of the file, for the tutorial on errors."
+    pairs = [[p.query, p.doc] for p in load_lists(EXAMPLE/'binary_dev.jsonl')]
+    scores = {"the base's cosine": cosine_scores(BASE, pairs), 'taught by the cosine': reranker(start)(pairs), **{n: reranker(OUT/f'example/{n}-{seed}/model')(pairs) for n, seed in runs}}
+    save('example_dev_scores', dict(scores={n: [round(float(x), 4) for x in s] for n, s in scores.items()}))
+
+
 def cell(a, b):
     mean, lo, hi = paired_bootstrap(a, b)
     return f'{mean:+.3f} ({lo:+.3f} to {hi:+.3f})' + ('' if lo <= 0 <= hi else ' *')
@@ -123,6 +130,7 @@ def main():
     print(f"\n± half the range between seeds. Differences of {a.losses[0]} to the others, 95% interval, * where it does not contain 0\n\n| classfication beside | {' | '.join(dev)} | all |\n|---|{'---|' * (len(dev) + 1)}")
     for n in rows:
         if n != a.losses[0]: print(f'| {n} | ' + ' | '.join(cell(rows[n][k], rows[a.losses[0]][k]) for k in dev) + f' | {cell(whole[n], whole[a.losses[0]])} |')
+    if a.data == 'example': keep_scores(start, [(n, a.seeds[0]) for n in a.losses[:2]])
     save(f'quality_{a.data}', dict(seeds=a.seeds, ndcg={n: {k: round(float(np.mean(v[k])), 4) for k in dev} for n, v in rows.items()}))
 
 

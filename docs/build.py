@@ -6,7 +6,7 @@ mkdocs with the material theme makes the HTML, search included. `docs/check.py` 
 import importlib, inspect, re, shutil, subprocess, sys, tempfile
 from configparser import ConfigParser
 from pathlib import Path
-import nbformat, yaml
+import graph, nbformat, yaml
 from fastcore.docments import docments
 from latex2mathml.converter import convert
 from nbconvert import MarkdownExporter
@@ -14,7 +14,7 @@ from nbconvert import MarkdownExporter
 ROOT = Path(__file__).resolve().parent.parent
 config = ConfigParser(delimiters=['=']); config.read(ROOT/'settings.ini', encoding='utf-8'); config = config['DEFAULT']
 SOURCE = f"{config['git_url']}/blob/{config['branch']}/"
-BOOK = {'Start': ['index', 'tutorials/01_quickstart', 'tutorials/02_launch', 'tutorials/03_speed'],
+BOOK = {'Start': ['index', 'tutorials/01_quickstart', 'tutorials/02_launch', 'tutorials/03_speed', 'tutorials/04_errors', 'tutorials/05_distill'],
         'The library': ['00_data', '01_losses', '02_metrics', '03_model', '03a_engine', '03b_checkpoint', '04_trainer', '05_train_reranker', '06_evaluate', '07_mine', '08_score', '09_base', '10_tiny', '11_playground']}
 
 
@@ -76,12 +76,12 @@ def describe(obj, name, level):
     except ValueError: signature = '(...)'
     out = [f'{"#" * level} {name}', f'[source]({SOURCE}{file}#L{line})', f'```python\n{name.split(".")[-1]}{signature}\n```', inspect.getdoc(obj) or '']
     if inspect.isclass(obj) and '__init__' not in vars(obj) and not hasattr(obj, '__dataclass_fields__'): return out
-    rows = []
+    rows, help = [], {k: f.metadata.get('help') for k, f in getattr(obj, '__dataclass_fields__', {}).items()} if inspect.isclass(obj) else {}
     for k, d in docments(obj, full=True, returns=True).items():
         if k in ('self', 'cls') or not d.docment and k == 'return': continue
         kind = '' if d.anno is inspect._empty else getattr(d.anno, '__name__', str(d.anno))
         default = '' if d.default is inspect._empty or k == 'return' else f'`{re.sub("<.*>", "...", repr(d.default))}`'
-        rows.append(f"| {'*returns*' if k == 'return' else f'`{k}`'} | {f'`{kind}`' if kind else ''} | {default} | {(d.docment or '').replace('|', chr(92) + '|').replace(chr(10), ' ')} |")
+        rows.append(f"| {'*returns*' if k == 'return' else f'`{k}`'} | {f'`{kind}`' if kind else ''} | {default} | {(d.docment or help.get(k) or '').replace('|', chr(92) + '|').replace(chr(10), ' ')} |")
     if rows: out.append('\n'.join(['| | type | default | |', '|---|---|---|---|', *rows]))
     return out
 
@@ -112,7 +112,8 @@ def main(target=ROOT/'_docs'):
         for m in modules: api(m, out)
         for name, title in (('CONTRIBUTING', 'Contributing'), ('CHANGELOG', 'Changelog'), ('benchmarks/README', 'Benchmarks')):
             p = out/f'{Path(name).parent.name or name.lower()}.md'
-            p.write_text(re.sub(r'\]\((?!https?:)([^)]+)\)', lambda m: f']({SOURCE}{(ROOT/name).parent.joinpath(m[1]).resolve().relative_to(ROOT)})', (ROOT/f'{name}.md').read_text(encoding='utf-8')), encoding='utf-8')
+            text = re.sub(r'```mermaid.*?```', lambda _: graph.svg(graph.imports()), (ROOT/f'{name}.md').read_text(encoding='utf-8'), flags=re.S)
+            p.write_text(re.sub(r'\]\((?!https?:)([^)]+)\)', lambda m: f']({SOURCE}{(ROOT/name).parent.joinpath(m[1]).resolve().relative_to(ROOT)})', text), encoding='utf-8')
         nav += [{'API': [{f'rerank_nb.{m}': f'api/{m}.md'} for m in modules]}, {'Project': [{'Benchmarks': 'benchmarks.md'}, {'Changelog': 'changelog.md'}, {'Contributing': 'contributing.md'}]}]
         settings = dict(site_name=config['lib_name'], site_description=config['description'], repo_url=config['git_url'], docs_dir=str(out), site_dir=str(target), nav=nav, plugins=['search'], use_directory_urls=False,
                         theme=dict(name='material', font=False, features=['navigation.top', 'navigation.tracking', 'content.code.copy', 'toc.follow'],
@@ -120,7 +121,7 @@ def main(target=ROOT/'_docs'):
                                             dict(media='(prefers-color-scheme: dark)', scheme='slate', primary='indigo', toggle=dict(icon='material/weather-sunny', name='light'))]),
                         markdown_extensions=['tables', 'fenced_code', 'md_in_html', 'pymdownx.highlight', 'pymdownx.superfences', {'toc': dict(permalink=True, toc_depth=3)}],
                         extra_css=['extra.css'], validation=dict(links=dict(anchors='info')))
-        (out/'extra.css').write_text('.md-typeset pre > code { white-space: pre-wrap; } .md-typeset table:not([class]) { font-size: .7rem; } @media (min-width: 76em) { .md-grid { max-width: 78rem; } }\n')
+        (out/'extra.css').write_text('.md-typeset pre > code { white-space: pre-wrap; } .md-typeset p:has(math) { overflow-x: auto; overflow-y: hidden; } .md-typeset table:not([class]) { font-size: .7rem; } @media (min-width: 76em) { .md-grid { max-width: 78rem; } }\n')
         (Path(work)/'mkdocs.yml').write_text(yaml.safe_dump(settings, allow_unicode=True, sort_keys=False), encoding='utf-8')
         shutil.rmtree(target, ignore_errors=True)
         subprocess.run([sys.executable, '-m', 'mkdocs', 'build', '--strict', '--quiet', '-f', f'{work}/mkdocs.yml'], check=True, env={**__import__('os').environ, 'NO_MKDOCS_2_WARNING': '1'})

@@ -50,3 +50,5 @@ def test_the_graph_of_modules_is_that_of_the_code(tmp_path):
     import graph
     assert graph.mermaid(dict(a={'b', 'c'}, b={'c'}, c=set())) == '```mermaid\ngraph LR\n    a --> b\n    b --> c\n```'
     with pytest.raises(SystemExit): graph.mermaid(dict(a={'b'}, b={'a'}))
+    drawn = graph.svg(graph.imports())
+    assert drawn.count('marker-end') == len(graph.arrows(graph.imports())) and all(f'>{m}</text>' in drawn for m in graph.imports())
