@@ -1,13 +1,15 @@
 """What does each loss do to a ranked list, and what does sentence-transformers make of the same data?
 
-    python benchmarks/quality.py [--data example] [--losses classfication ce ...] [--seeds 0 1 2]        # half an hour on 2 cores; a second call does what is missing
-    python benchmarks/quality.py --data debian                                                           # hours: man pages, see debian_docs.py
+    python benchmarks/quality.py [--data example] [--contenders classfication ce ...] [--seeds 0 1 2]        # half an hour on 2 cores; a second call does what is missing
+    python benchmarks/quality.py --data debian --contenders classfication ce listnet ranknet lambda sentence-transformers     # an hour and a quarter: man pages, see debian_docs.py
+    python benchmarks/quality.py --data debian_all --contenders ce --seeds 0                                 # all man pages, handbooks and FAQs that are not kept for dev: an hour, the taught start included
 
 Start: the default base with all twelve layers, whose head is first taught by the base's own cosines over the training texts, once, for all (no label is read). Then every contender sees all pairs of the training file twice, in batches of
 30 pairs (whole queries for a list-wise loss), so the steps are the same, with the same rate, schedule and seeds; sentence-transformers trains with its BinaryCrossEntropyLoss. Reported is NDCG@10: a query's value is its mean over the seeds, intervals
 are paired bootstraps over the queries.
 """
 import argparse, contextlib, io, json, re, tempfile, time
+from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from common import ROOT, machine, save
@@ -20,22 +22,29 @@ from rerank_nb.mining import BM25, words
 from rerank_nb.model import CrossEncoder
 from rerank_nb.trainer import TrainConfig, train
 
-LOSSES = ['classfication', 'ce', 'listnet', 'listmle', 'ranknet', 'lambda']
 THEIRS = 'sentence-transformers'
-MAX_LEN, BATCH, LR, EPOCHS = 160, 30, 3e-5, 2
+CONTENDERS = ['classfication', 'ce', 'listnet', 'listmle', 'ranknet', 'lambda', THEIRS]
+MAX_LEN, BATCH, EPOCHS = 160, 30, 2
+RATES = dict(example=3e-5, debian=3e-5, debian_all=5e-5)
 OUT = ROOT/'output/quality'
 BASE = ROOT/'models/me5-small-zh-en'
 
 
-def debian():
-    "(training file, {name: dev lists}, folder of the taught start)"
+def debian(everything=False):
+    "(training file, {name: dev lists}, folder of the taught start); with everything there are up to 400 training lists of each kind, and the books' dev lists too, but the start is the same."
     data, out = ROOT/'output/debian_docs', OUT/'debian'
     print(build(data), flush=True)
     if not (out/'taught/model/config.json').exists():
         (out/'taught').mkdir(parents=True, exist_ok=True)
         label2id = write_teacher(BASE, [ex for _, ex in read_examples(data/'train.jsonl')], out/'teacher.tsv', others=5)
         train(TrainConfig(BASE, out/'teacher.tsv', out/'taught', loss_type='regression', label2id=json.dumps(label2id), lr=8e-5, epochs=2, max_len=MAX_LEN, save_on_epoch_end=False, overwrite_output_dir=True))
-    return data/'train.jsonl', {name: load_lists(data/f'dev_{k}.jsonl') for k, name in dict(en='English', zh='Chinese', zhen='Chinese to English').items()}, out/'taught/model'
+    names = dict(en='English', zh='Chinese', zhen='Chinese to English')
+    if everything:
+        data = ROOT/'output/debian_docs_all'
+        print(build(data, books=True, train_queries=400), flush=True)
+        names |= {f'book_{k}': f'{v}, books' for k, v in names.items()}
+        (OUT/'debian_all').mkdir(exist_ok=True)
+    return data/'train.jsonl', {name: load_lists(data/f'dev_{k}.jsonl') for k, name in names.items()}, out/'taught/model'
 
 
 def example():
@@ -67,19 +76,19 @@ def reranker(folder):
     return lambda pairs: m.compute_score(pairs, max_len=MAX_LEN, progress=False)
 
 
-def ours(start, file, loss, seed, out):
-    train(TrainConfig(start, file, out, loss_type=loss, lr=LR, epochs=EPOCHS, batch_size=BATCH, max_len=MAX_LEN, seed=seed, save_on_epoch_end=False, overwrite_output_dir=True))
+def ours(start, file, loss, seed, out, lr=RATES['example']):
+    train(TrainConfig(start, file, out, loss_type=loss, lr=lr, epochs=EPOCHS, batch_size=BATCH, max_len=MAX_LEN, seed=seed, save_on_epoch_end=False, overwrite_output_dir=True))
     return reranker(f'{out}/model')
 
 
-def theirs(start, file, seed):
+def theirs(start, file, seed, lr):
     from datasets import Dataset
     from sentence_transformers import CrossEncoder as Theirs
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
     rows = [(ex.query, d, y) for _, ex in read_examples(file) for d, y in zip(ex.docs, ex.targets)]
     model = Theirs(str(start), num_labels=1, max_length=MAX_LEN, device='cpu')
-    args = CrossEncoderTrainingArguments(output_dir=tempfile.mkdtemp(), per_device_train_batch_size=BATCH, learning_rate=LR, num_train_epochs=EPOCHS, lr_scheduler_type='cosine', warmup_steps=.1, weight_decay=.01, seed=seed,
+    args = CrossEncoderTrainingArguments(output_dir=tempfile.mkdtemp(), per_device_train_batch_size=BATCH, learning_rate=lr, num_train_epochs=EPOCHS, lr_scheduler_type='cosine', warmup_steps=.1, weight_decay=.01, seed=seed,
                                          save_strategy='no', report_to='none', use_cpu=True, disable_tqdm=True)
     CrossEncoderTrainer(model=model, args=args, train_dataset=Dataset.from_dict(dict(zip(('query', 'passage', 'label'), map(list, zip(*rows))))), loss=BinaryCrossEntropyLoss(model)).train()
     return lambda pairs: model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
@@ -90,7 +99,7 @@ def run(name, seed, data, file, dev, start):
     path = OUT/f'{data}/{name}-{seed}.json'
     if not path.exists():
         began = time.time()
-        with contextlib.redirect_stdout(io.StringIO()): score = theirs(start, file, seed) if name == THEIRS else ours(start, file, name, seed, OUT/f'{data}/{name}-{seed}')
+        with contextlib.redirect_stdout(io.StringIO()): score = theirs(start, file, seed, RATES[data]) if name == THEIRS else ours(start, file, name, seed, OUT/f'{data}/{name}-{seed}', RATES[data])
         trained = time.time() - began
         path.write_text(json.dumps(dict(seconds=round(trained), values=values(score, dev))))
         print(f'{name}, seed {seed}: {trained:.0f} s, ' + ', '.join(f'{k} {np.mean(v):.3f}' for k, v in json.loads(path.read_text())['values'].items()), flush=True)
@@ -111,27 +120,27 @@ def cell(a, b):
 
 def main():
     p = argparse.ArgumentParser()
-    p.add_argument('--data', choices=['example', 'debian'], default='example'); p.add_argument('--losses', nargs='+', default=LOSSES); p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    p.add_argument('--data', choices=list(RATES), default='example'); p.add_argument('--contenders', nargs='+', default=CONTENDERS); p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     a = p.parse_args()
     make_base(BASE)
-    file, dev, start = dict(example=example, debian=debian)[a.data]()
+    file, dev, start = dict(example=example, debian=debian, debian_all=partial(debian, everything=True))[a.data]()
     torch.manual_seed(42)
     rows = {'BM25': values(bm25, dev), "the base's cosine": values(lambda pairs: cosine_scores(BASE, pairs), dev), 'before: a fresh head': values(reranker(BASE), dev), 'taught by the cosine': values(reranker(start), dev)}
     for n, v in rows.items(): print(n, {k: round(float(np.mean(x)), 3) for k, x in v.items()}, flush=True)
     spread = {}
     for seed in a.seeds:
-        for name in [*a.losses, THEIRS]: spread.setdefault(name, []).append(run(name, seed, a.data, file, dev, start)['values'])
+        for name in a.contenders: spread.setdefault(name, []).append(run(name, seed, a.data, file, dev, start)['values'])
     rows |= {n: {k: np.mean([v[k] for v in all_], axis=0) for k in dev} for n, all_ in spread.items()}
     print(f"\n{machine()}\nNDCG@10, {len(a.seeds)} seeds, {', '.join(f'{len(v)} {k}' for k, v in rows['BM25'].items())} queries\n\n| | {' | '.join(dev)} | all |\n|---|{'---|' * (len(dev) + 1)}")
     whole = {n: np.concatenate([v[k] for k in dev]) for n, v in rows.items()}
     for n, v in rows.items():
         between = [np.ptp([np.mean(x[k]) for x in spread[n]]) for k in dev] if n in spread else None
         print(f"| {n} | " + ' | '.join(f'{np.mean(v[k]):.3f}' + (f' ±{between[i]/2:.3f}' if between else '') for i, k in enumerate(dev)) + f' | {whole[n].mean():.3f} |')
-    print(f"\n± half the range between seeds. Differences of {a.losses[0]} to the others, 95% interval, * where it does not contain 0\n\n| classfication beside | {' | '.join(dev)} | all |\n|---|{'---|' * (len(dev) + 1)}")
+    print(f"\n± half the range between seeds. Differences of {a.contenders[0]} to the others, 95% interval, * where it does not contain 0\n\n| {a.contenders[0]} beside | {' | '.join(dev)} | all |\n|---|{'---|' * (len(dev) + 1)}")
     for n in rows:
-        if n != a.losses[0]: print(f'| {n} | ' + ' | '.join(cell(rows[n][k], rows[a.losses[0]][k]) for k in dev) + f' | {cell(whole[n], whole[a.losses[0]])} |')
-    if a.data == 'example': keep_scores(start, [(n, a.seeds[0]) for n in a.losses[:2]])
-    save(f'quality_{a.data}', dict(seeds=a.seeds, ndcg={n: {k: round(float(np.mean(v[k])), 4) for k in dev} for n, v in rows.items()}))
+        if n != a.contenders[0]: print(f'| {n} | ' + ' | '.join(cell(rows[n][k], rows[a.contenders[0]][k]) for k in dev) + f' | {cell(whole[n], whole[a.contenders[0]])} |')
+    if a.data == 'example': keep_scores(start, [(n, a.seeds[0]) for n in a.contenders[:2]])
+    save(f'quality_{a.data}', dict(seeds=a.seeds, ndcg={n: {k: round(float(np.mean(v[k])), 4) for k in dev} for n, v in rows.items()}, per_query={n: {k: np.round(v[k], 4).tolist() for k in dev} for n, v in rows.items()}))
 
 
 if __name__ == '__main__': main()

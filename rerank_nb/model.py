@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['HEADS', 'dropout', 'Dropout', 'packed_sdpa', 'packed_varlen', 'packed_attention', 'can_pack', 'position_start',
-           'whole_folder', 'whole_file', 'CrossEncoder', 'token_batches', 'compute_score', 'rank', 'save_pretrained']
+           'whole_folder', 'whole_file', 'CrossEncoder', 'token_batches', 'compute_score', 'rank', 'save_pretrained',
+           'spread_layers', 'keep_layers']
 
 # %% ../nbs/03_model.ipynb #b5d3b726
 import inspect, os, shutil, warnings
@@ -323,3 +324,25 @@ def save_pretrained(self:CrossEncoder,
         self.tokenizer.save_pretrained(new)
     return str(folder)
 CrossEncoder.save_pretrained = save_pretrained
+
+# %% ../nbs/03_model.ipynb #54a0b297
+def spread_layers(
+    total:int, # Layers there are
+    n:int, # Layers wanted
+)->list: # Numbers of the layers to take, in order
+    "First, last, and the rest evenly between; `UserError` if there are not so many."
+    if not 1 <= n <= total: raise UserError(f'layers: found {n}, expected 1 to {total}')
+    return [round(i * (total - 1) / max(n - 1, 1)) for i in range(n)]
+
+def keep_layers(self:CrossEncoder,
+    n:int, # Layers to keep
+)->CrossEncoder: # The model itself
+    "Drop all but `n` of the encoder's layers in place; embeddings and head stay."
+    total = self.model.config.num_hidden_layers
+    keep, stacks = spread_layers(total, n), [(m, k, c) for m in self.model.base_model.modules() for k, c in m.named_children() if isinstance(c, nn.ModuleList) and len(c) == total]
+    if len(stacks) != 1: raise UserError(f'{self.model.config.model_type}: found {len(stacks)} lists of {total} layers in this model, expected one')
+    owner, name, layers = stacks[0]
+    setattr(owner, name, nn.ModuleList(layers[i] for i in keep))
+    self.model.config.num_hidden_layers = n
+    return self
+CrossEncoder.keep_layers = keep_layers
