@@ -285,6 +285,7 @@ def is_made(
     if layers and not ours or names - FILES and not (layers and ours): raise UserError(f'{folder}: holds other files ({", ".join(sorted(names)[:3])}): give another folder')
     return bool(layers)
 
+# %% ../nbs/09_base.ipynb #1ca08601
 def make_base(
     output_dir, # Folder to write
     n_layers:int=12, # Layers to keep, spread over its depth

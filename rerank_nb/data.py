@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LABEL2ID', 'UserError', 'DataError', 'LineError', 'scale_label', 'read_label2id', 'Example', 'parse_binary',
            'parse_scored', 'parse_graded', 'read_examples', 'guess_format', 'Problems', 'shuffled', 'Pair', 'Index',
-           'scan', 'PairDataset', 'DataReport', 'describe', 'encode_texts', 'PairTemplate', 'pair_template',
-           'encode_pairs', 'Packed', 'pack', 'pad', 'PairBatches', 'ListBatches', 'PackCollator']
+           'scan', 'PairDataset', 'encode_texts', 'PairTemplate', 'pair_template', 'encode_pairs', 'DataReport',
+           'describe', 'Packed', 'pack', 'pad', 'PairBatches', 'ListBatches', 'PackCollator']
 
 # %% ../nbs/00_data.ipynb #c23735f9
 import json, math, os
@@ -86,6 +86,7 @@ def parse_binary(
     "The example on a line of binary data; `LineError` says what is wrong with it. Keys besides the three are ignored."
     try: row = json.loads(text)
     except json.JSONDecodeError as e: raise LineError('line', f'no JSON ({e.msg} at column {e.colno})', '{"query": "...", "pos": ["..."], "neg": ["..."]}') from None
+    except (ValueError, RecursionError) as e: raise LineError('line', f'JSON that cannot be read ({e})', '{"query": "...", "pos": ["..."], "neg": ["..."]}') from None
     if not isinstance(row, dict): raise LineError('line', _show(row), 'an object with query, pos and neg')
     for k in ('query', 'pos', 'neg'):
         if k not in row: raise LineError(k, 'no such key', 'a text' if k == 'query' else 'a list of texts, which may be empty')
@@ -95,6 +96,7 @@ def parse_binary(
     if not row['pos'] and not row['neg']: raise LineError('pos, neg', 'two empty lists', 'at least one document')
     return Example(_text('query', row['query']), row['pos'] + row['neg'], [1.]*len(row['pos']) + [0.]*len(row['neg']), len(row['pos']))
 
+# %% ../nbs/00_data.ipynb #86987a0d
 def parse_scored(
     text:str, # One line of binary data with "pos_scores" and "neg_scores": a number a document
 )->Example:
@@ -104,7 +106,7 @@ def parse_scored(
         v = row.get(k)
         if not isinstance(v, list) or len(v) != len(docs): raise LineError(k, 'no such key' if v is None else _show(v), f'a list of {len(docs)} numbers, one a document (python -m rerank_nb.scoring writes it)')
         for i, s in enumerate(v):
-            if type(s) not in (int, float) or not math.isfinite(s): raise LineError(f'{k}[{i}]', _show(s), 'a finite number')
+            if type(s) not in (int, float) or not -1e30 < s < 1e30: raise LineError(f'{k}[{i}]', _show(s), 'a finite number')
     return replace(ex, targets=[float(s) for s in row['pos_scores'] + row['neg_scores']])
 
 # %% ../nbs/00_data.ipynb #1a8e042c
@@ -146,6 +148,7 @@ def read_examples(
                 if on_problem is None: raise DataError(f'{path}:{no}: {e}') from None
                 on_problem(str(path), no, e)
 
+# %% ../nbs/00_data.ipynb #105f497c
 def guess_format(
     path, # One data file
 )->str: # 'binary', 'graded' or 'unknown'
@@ -154,9 +157,10 @@ def guess_format(
         with open(path, 'rb') as f: first = next((t for l in f if (t := l.lstrip(b'\xef\xbb\xbf').strip(b' \r\n'))), None)
     except OSError as e: raise UserError(f'{path}: {e.strerror.lower()}: give the path of a data file') from None
     if first is None: raise UserError(f'{path}: the file is empty, expected one example a line')
-    return 'binary' if first.startswith((b'{', b'[')) else 'graded' if b'\t' in first else 'unknown'
+    if b'\t' not in first: return 'binary' if first.startswith((b'{', b'[')) else 'unknown'
+    try: return 'binary' if isinstance(json.loads(first), (dict, list)) else 'graded'
+    except (ValueError, RecursionError): return 'graded'   # a query may begin with a bracket
 
-# %% ../nbs/00_data.ipynb #105f497c
 def _check_format(path, wanted):
     "`DataError` if a file is plainly of the other format."
     names = {'binary': 'JSON lines {"query": ..., "pos": [...], "neg": [...]} (--loss_type classfication)', 'graded': 'query<TAB>doc<TAB>label (--loss_type regression)'}
@@ -259,8 +263,12 @@ def _stats(groups, firsts, counts, positives, targets, hashes):
     duplicates, a, b = _repeats(hashes, targets)
     line_of = lambda i: int(np.searchsorted(firsts, i, 'right')) - 1
     values, freq = np.unique(targets, return_counts=True)
-    return dict(lines=len(groups), queries=n, pairs=len(targets), positives=per_query(positives), negatives=per_query(counts - positives),
-                targets={round(float(v), 6): int(c) for v, c in zip(values, freq)}, duplicates=duplicates, contradictions=len(a),
+    lo, hi, of = np.full(n, np.inf), np.full(n, -np.inf), np.repeat(groups, counts)
+    np.minimum.at(lo, of, targets); np.maximum.at(hi, of, targets)
+    kinds, spread = len(values), lambda x: (int(x.min()), float(np.median(x)), int(x.max())) if len(x) else (0, 0., 0)
+    if kinds > 20: freq, edges = np.histogram(values, 40, weights=freq); values = (edges[1:] + edges[:-1]) / 2   # a teacher's scores
+    return dict(lines=len(groups), queries=n, pairs=len(targets), positives=spread(per_query(positives)), negatives=spread(per_query(counts - positives)), comparable=int((lo < hi).sum()),
+                targets={round(float(v), 6): int(c) for v, c in zip(values, freq)}, kinds=kinds, range=(float(targets.min()), float(targets.max())) if len(targets) else (0., 0.), duplicates=duplicates, contradictions=len(a),
                 first_contradiction=sorted((line_of(a[0]), line_of(b[0]))) if len(a) else None)
 
 # %% ../nbs/00_data.ipynb #3f1323ca
@@ -291,7 +299,7 @@ class PairDataset(Dataset):
         j = self._chosen(ex, line)[i - int(self.index.starts[line])]
         return Pair(ex.query, ex.docs[j], ex.targets[j], int(self.index.groups[line]))
 
-    def line_of(self, i): return int(np.searchsorted(self.index.starts, i, 'right')) - 1
+    def line_of(self, i): return int(np.searchsorted(self.index.starts, self.index.starts.dtype.type(i), 'right')) - 1   # of its own type: else numpy copies the array
     def _at(self, line): k = int(np.searchsorted(self.index.file_starts, line, 'right')) - 1; return k, int(self.index.offsets[line])
     def example(self, line:int)->Example:
         "The example on usable line `line`, counted from 0 over all files."
@@ -315,6 +323,57 @@ class PairDataset(Dataset):
     def set_epoch(self, epoch:int): self.epoch = epoch
     def pair_groups(self)->np.ndarray: return np.repeat(self.index.groups, np.diff(self.index.starts)).astype(np.int64)
     def __getstate__(self): return self.__dict__ | {'_files': {}}
+
+# %% ../nbs/00_data.ipynb #26b014a0
+def encode_texts(
+    tokenizer, # Fast tokenizer
+    texts, # Texts, repeats are encoded once
+    max_len:int=None, # Cut each to so many tokens; None keeps all
+)->list: # One list of token ids a text, without special tokens
+    "Token ids of texts."
+    unique = list(dict.fromkeys(texts))
+    if not unique: return []
+    kw = dict(truncation=True, max_length=max_len) if max_len else dict(truncation=False, verbose=False)
+    ids = tokenizer(unique, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, **kw)['input_ids']
+    found = dict(zip(unique, ids))
+    return [found[t] for t in texts]
+
+# %% ../nbs/00_data.ipynb #07cae558
+class PairTemplate(NamedTuple):
+    "The frame of a pair: prefix + query + middle + doc + suffix."
+    prefix: list # Token ids before the query
+    middle: list # Between query and document
+    suffix: list # After the document
+    types: tuple # Token types of (prefix and query, each of middle, doc and suffix)
+
+def pair_template(
+    tokenizer, # Tokenizer of the model
+)->PairTemplate:
+    "Read the frame off an encoded probe, so that every family keeps its own; types are 0 where the tokenizer gives none."
+    probe = tokenizer('a', 'b')
+    ids, types = probe['input_ids'], probe.get('token_type_ids') or [0]*len(probe['input_ids'])
+    a, b = (tokenizer(t, add_special_tokens=False)['input_ids'] for t in 'ab')
+    find = lambda x, start: next(i for i in range(start, len(ids)) if ids[i:i+len(x)] == x)
+    i = find(a, 0); j = find(b, i + len(a))
+    return PairTemplate(ids[:i], ids[i+len(a):j], ids[j+len(b):], (types[i], types[i+len(a):j], types[j]))
+
+# %% ../nbs/00_data.ipynb #19186dfd
+def encode_pairs(
+    tokenizer, # Fast tokenizer
+    pairs, # Sequence of (query, doc, ...)
+    max_len:int=512, # Tokens of a pair, special ones included
+    template:PairTemplate=None, # `pair_template(tokenizer)`, if it is known already
+)->list: # One (ids, types) a pair, two lists of equal length
+    "Token ids and types of pairs: the document is cut first, the query only when it alone is too long."
+    t = template or pair_template(tokenizer)
+    room = max_len - len(t.prefix) - len(t.middle) - len(t.suffix)
+    if room < 2: raise UserError(f'max_len {max_len} leaves no room for text beside {max_len - room} special tokens: give at least {max_len - room + 2}')
+    queries, docs = (encode_texts(tokenizer, [p[k] for p in pairs], room) for k in (0, 1))
+    out = []
+    for q, d in zip(queries, docs):
+        d = d[:room - len(q)]
+        out.append((t.prefix + q + t.middle + d + t.suffix, [t.types[0]]*(len(t.prefix) + len(q)) + t.types[1] + [t.types[2]]*(len(d) + len(t.suffix))))
+    return out
 
 # %% ../nbs/00_data.ipynb #8dbb41ae
 @dataclass(repr=False)
@@ -357,66 +416,17 @@ def describe(
     special = tokenizer.num_special_tokens_to_add(pair=True)
     q, d = (list(map(len, encode_texts(tokenizer, [p[k] for p in pairs], None))) for k in (0, 1))
     lengths = np.array(q) + np.array(d) + special
-    spread = lambda a: f'{a.min():.0f} / {np.median(a):.0f} / {a.max():.0f}'
+    spread = lambda a: ' / '.join(f'{x:.0f}' for x in a)
     cut, first = (lengths > max_len).mean(), s['first_contradiction']
     rows = [('lines', f"{s['lines']:,}"), ('queries', f"{s['queries']:,}"), ('pairs', f"{s['pairs']:,}"), ('pairs an epoch', f'{len(ds):,}'),
             ('positives a query (min/median/max)', spread(s['positives'])), ('negatives a query (min/median/max)', spread(s['negatives'])),
-            ('pairs by target', ', '.join(f'{t:g}: {c:,}' for t, c in s['targets'].items()) if len(s['targets']) <= 20 else f"{len(s['targets']):,} different scores, {min(s['targets']):g} to {max(s['targets']):g}"),
+            ('pairs by target', ', '.join(f'{t:g}: {c:,}' for t, c in s['targets'].items()) if s['kinds'] <= 20 else f"{s['kinds']:,} different scores, {s['range'][0]:g} to {s['range'][1]:g}"),
+            ('queries with documents to tell apart', f"{s['comparable']:,}"),
             ('tokens a pair (median/90%/99%/max)', ' / '.join(f'{x:.0f}' for x in np.percentile(lengths, [50, 90, 99, 100])) + (f' in a sample of {len(idx):,}' if len(idx) < len(ds) else '')),
             (f'cut at max_len {max_len}', f'{cut:.1%}'), ('duplicate pairs', f"{s['duplicates']:,}"),
             ('pairs with two different targets', f"{s['contradictions']:,}" + (f", first at {ds.place(first[0])} and {ds.place(first[1])}" if first else '')),
             ('lines skipped', f'{len(ds.problems):,}')]
     return DataReport(rows, s['targets'], lengths, max_len)
-
-# %% ../nbs/00_data.ipynb #26b014a0
-def encode_texts(
-    tokenizer, # Fast tokenizer
-    texts, # Texts, repeats are encoded once
-    max_len:int=None, # Cut each to so many tokens; None keeps all
-)->list: # One list of token ids a text, without special tokens
-    "Token ids of texts."
-    unique = list(dict.fromkeys(texts))
-    if not unique: return []
-    kw = dict(truncation=True, max_length=max_len) if max_len else dict(truncation=False, verbose=False)
-    ids = tokenizer(unique, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, **kw)['input_ids']
-    found = dict(zip(unique, ids))
-    return [found[t] for t in texts]
-
-class PairTemplate(NamedTuple):
-    "The frame of a pair: prefix + query + middle + doc + suffix."
-    prefix: list # Token ids before the query
-    middle: list # Between query and document
-    suffix: list # After the document
-    types: tuple # Token types of (prefix and query, each of middle, doc and suffix)
-
-def pair_template(
-    tokenizer, # Tokenizer of the model
-)->PairTemplate:
-    "Read the frame off an encoded probe, so that every family keeps its own; types are 0 where the tokenizer gives none."
-    probe = tokenizer('a', 'b')
-    ids, types = probe['input_ids'], probe.get('token_type_ids') or [0]*len(probe['input_ids'])
-    a, b = (tokenizer(t, add_special_tokens=False)['input_ids'] for t in 'ab')
-    find = lambda x, start: next(i for i in range(start, len(ids)) if ids[i:i+len(x)] == x)
-    i = find(a, 0); j = find(b, i + len(a))
-    return PairTemplate(ids[:i], ids[i+len(a):j], ids[j+len(b):], (types[i], types[i+len(a):j], types[j]))
-
-# %% ../nbs/00_data.ipynb #19186dfd
-def encode_pairs(
-    tokenizer, # Fast tokenizer
-    pairs, # Sequence of (query, doc, ...)
-    max_len:int=512, # Tokens of a pair, special ones included
-    template:PairTemplate=None, # `pair_template(tokenizer)`, if it is known already
-)->list: # One (ids, types) a pair, two lists of equal length
-    "Token ids and types of pairs: the document is cut first, the query only when it alone is too long."
-    t = template or pair_template(tokenizer)
-    room = max_len - len(t.prefix) - len(t.middle) - len(t.suffix)
-    if room < 2: raise UserError(f'max_len {max_len} leaves no room for text beside {max_len - room} special tokens: give at least {max_len - room + 2}')
-    queries, docs = (encode_texts(tokenizer, [p[k] for p in pairs], room) for k in (0, 1))
-    out = []
-    for q, d in zip(queries, docs):
-        d = d[:room - len(q)]
-        out.append((t.prefix + q + t.middle + d + t.suffix, [t.types[0]]*(len(t.prefix) + len(q)) + t.types[1] + [t.types[2]]*(len(d) + len(t.suffix))))
-    return out
 
 # %% ../nbs/00_data.ipynb #705696b1
 @dataclass
@@ -497,7 +507,7 @@ class ListBatches(PairBatches):
         self.ends = np.cumsum(np.bincount(groups))
         super().__init__(len(self.ends), batch_size, **kwargs)
         sizes = np.minimum(np.diff(self.ends, prepend=0), group_size or len(groups))
-        self.step = max(1, int(self.step * self.n / sizes.sum()))   # queries a step, all ranks together
+        self.step = max(self.world, int(self.step * self.n / sizes.sum()))   # queries a step, all ranks together: at least one a rank
     def _documents(self, q):
         "The pairs of a query that take part in this epoch: one of the best, and others at random."
         pairs = self.pairs[self.ends[q - 1] if q else 0:self.ends[q]]

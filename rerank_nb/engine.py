@@ -168,7 +168,7 @@ class StopSignal:
     ):
         "Take note of what a step's sum says."
         if heard.is_cuda: self._before, self._event = (self._copy, self._event), torch.cuda.Event()
-        self._copy = heard.detach().to('cpu', non_blocking=True)
+        self._copy = heard.detach().to('cpu', non_blocking=heard.is_cuda)
         if heard.is_cuda: self._event.record()
     def asked(self)->bool:
         "Has any process heard the signal? On a GPU: up to the step before the last one."

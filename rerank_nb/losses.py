@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'LISTWISE', 'bce', 'mse_sigmoid', 'softmax_ce', 'listnet', 'listmle', 'ranknet', 'lambda_loss', 'margin_mse',
-           'get_loss', 'n_units', 'constant_loss']
+           'get_loss', 'n_units', 'constant_loss', 'perfect_loss']
 
 # %% ../nbs/01_losses.ipynb #c1f202ef
 import difflib, math
@@ -101,6 +101,7 @@ def ranknet(
     "RankNet: logistic loss over the pairs of a query that differ in label, in bits (Burges et al. 2005)."
     return _pairwise(logits, labels, groups, lambda x, y, m: 1.)
 
+# %% ../nbs/01_losses.ipynb #bc648d6c
 def _lambda_weight(x, y, m, mu=10.):
     "NDCG-Loss2++; equal logits are placed with the lower label first, so that no order of the input helps."
     low_first = y.masked_fill(~m, math.inf).argsort(dim=1, stable=True)
@@ -164,4 +165,17 @@ def constant_loss(
     y = labels.double()
     m = y.mean().clamp(1e-12, 1 - 1e-12)
     x = torch.zeros_like(y) if name in LISTWISE else torch.logit(m).expand_as(y)
+    if name != 'lambda': return get_loss(name)(x, y, groups).mean().item()
+    noise = [1e-3 * torch.randn(len(y), generator=torch.Generator().manual_seed(i)).double() for i in range(10)]   # its ranks need an order, and no model gives exact ties
+    return sum(lambda_loss(z, y, groups).mean().item() for z in noise) / len(noise)
+
+def perfect_loss(
+    name:str, # A name in `LOSSES`
+    labels:torch.Tensor, # (N,) targets
+    groups:torch.Tensor, # (N,) which query a pair belongs to
+)->float: # Mean loss of scores that say what the labels say
+    "What is left when all is learned: above 0 with soft labels, and with ListNet always."
+    y = labels.double()
+    logit = torch.logit(y.clamp(1e-12, 1 - 1e-12)) if get_loss(name) in (bce, mse_sigmoid) else None
+    x = {bce: logit, mse_sigmoid: logit, softmax_ce: y.clamp_min(1e-12).log(), listnet: y, margin_mse: y}.get(get_loss(name), 1e4 * y)
     return get_loss(name)(x, y, groups).mean().item()

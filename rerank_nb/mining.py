@@ -53,6 +53,7 @@ def words(
     else: parts = [r[i:i + 2] for r in re.findall(cjk, text) for i in range(max(1, len(r) - 1))]
     return re.findall(r'[^\W_\u3400-\u9fff]+', text) + parts
 
+# %% ../nbs/07_mine.ipynb #1939a690
 class BM25:
     "Rank a corpus by BM25."
     def __init__(self, texts, chinese='bigrams'):
@@ -71,6 +72,7 @@ class BM25:
         best = np.argpartition(-scores, min(depth, self.n - 1))[:depth]
         return [int(i) for i in sorted(best, key=lambda i: (-scores[i], i)) if scores[i] > 0]
 
+# %% ../nbs/07_mine.ipynb #9605005d
 class Embedding:
     "Rank a corpus by the cosine of mean-pooled embeddings."
     def __init__(self, texts, model, batch_size=64, max_len=512):

@@ -53,6 +53,7 @@ def _open_parts(output, parts, settings):
     there = len(list(parts.glob('0*.jsonl')))
     if there: print(f"going on: {there:,} parts of {-(-settings['items'] // settings['items_a_part']):,} are there")
 
+# %% ../nbs/08_score.ipynb #98421746
 def file_mark(path)->list: # [path, bytes]
     "What tells one version of a data file from another, cheaply."
     return [str(Path(path).resolve()), Path(path).stat().st_size]

@@ -12,23 +12,28 @@ if __name__ == '__main__' and '__file__' in globals() and Path(sys.path[0]).reso
     sys.path[0] = str(Path(__file__).resolve().parent.parent)   # run by its path: look for the package, not inside it
 import rerank_nb.data, rerank_nb.trainer
 
+import difflib
+from dataclasses import fields
 from transformers import HfArgumentParser
 
 # %% ../nbs/05_train_reranker.ipynb #5aee8b3f
 def parse_args(
     args=None, # List of words; None takes the command line's
 ): # TrainConfig
-    "The settings of a run from command-line words."
+    "The settings of a run from command-line words; `UserError` names a flag that does not exist."
     parser = HfArgumentParser(rerank_nb.trainer.TrainConfig, prog='train_reranker.py', allow_abbrev=False,
                               description='Fine-tune a cross-encoder reranker on labelled query-document pairs.')
-    return parser.parse_args_into_dataclasses(args)[0]
+    c, rest = parser.parse_args_into_dataclasses(args, return_remaining_strings=True)
+    if rest:
+        near = difflib.get_close_matches(rest[0].lstrip('-'), [f.name for f in fields(c)], 1)
+        raise rerank_nb.data.UserError(f'{rest[0]}: no such flag' + (f', did you mean --{near[0]}?' if near else '') + ' --help lists them all')
+    return c
 
 def main(
     args=None, # List of words; None takes the command line's
 ):
     "Train; exit with a message and code 1 on a mistake of the user."
-    c = parse_args(args)
-    try: rerank_nb.trainer.train(c)
+    try: rerank_nb.trainer.train(parse_args(args))
     except rerank_nb.data.UserError as e: sys.exit(f'error: {e}' if os.environ.get('RANK', '0') == '0' else 1)
 
 # %% ../nbs/05_train_reranker.ipynb #19926a65

@@ -9,9 +9,10 @@ __all__ = ['BETTER', 'TrainConfig', 'check_config', 'data_format', 'trackers', '
            'make_batches', 'report_data', 'run_settings', 'Place', 'Records', 'Saving', 'Guards', 'Run', 'train']
 
 # %% ../nbs/04_trainer.ipynb #60d6a0df
-import copy, itertools, json, math, os, shutil, time, uuid, zlib
+import copy, itertools, json, math, os, shutil, time, uuid
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import reduce
 from pathlib import Path
 import torch
 from accelerate import Accelerator
@@ -20,10 +21,10 @@ from accelerate.utils import DistributedType, set_seed
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
-from .checkpoint import check_same, find_checkpoint, go_on_from, load_checkpoint, own_files, prune_checkpoints, save_checkpoint, save_model, seed_step, series
+from .checkpoint import check_same, checksum, find_checkpoint, go_on_from, load_checkpoint, own_files, prune_checkpoints, save_checkpoint, save_model, seed_step, series
 from .data import LABEL2ID, ListBatches, PairBatches, PairDataset, UserError, describe, guess_format, read_label2id
 from .engine import Stopped, StopSignal, check_layers, forget_accelerator, make_accelerator, on_main, sharding_table
-from .losses import LISTWISE, LOSSES, constant_loss, get_loss, n_units
+from .losses import LISTWISE, LOSSES, constant_loss, get_loss, n_units, perfect_loss
 from .metrics import gains_of, ranking_metrics
 from .model import CrossEncoder, _evaluating
 
@@ -126,6 +127,16 @@ def _wandb_mode()->dict: # Keyword arguments of wandb.init
     print('wandb: no login found (wandb login, or WANDB_API_KEY): logging offline; upload later with wandb sync')
     return {'mode': 'offline'}
 
+# %% ../nbs/04_trainer.ipynb #7b47afd4
+def _start_trackers(acc, c, names, step):
+    "Start the trackers, if there are any, with the settings of the run; a run that goes on is the same one to them."
+    if not names: return
+    mode, known = _wandb_mode() if 'wandb' in names and acc.is_main_process else {}, Path(c.output_dir)/'logs/run_id'
+    if acc.is_main_process and not known.exists(): known.write_text(uuid.uuid4().hex)
+    plain = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in asdict(c).items()}
+    wandb = dict(dir=f'{c.output_dir}/logs', **mode) | (dict(id=known.read_text(), resume='allow') if acc.is_main_process else {})
+    acc.init_trackers('rerank_nb', plain, {'wandb': wandb, 'tensorboard': {'purge_step': step or None}})
+
 # %% ../nbs/04_trainer.ipynb #c2d6e362
 def make_optimizer(
     model, # The module to train
@@ -194,6 +205,7 @@ def evaluate(
             logits = model(batch.to(acc.device)).float().cpu()
             if idx: got[0, idx], got[1, idx] = logits, batch.labels
     logits, labels = acc.reduce(got.to(acc.device)).cpu()
+    if not torch.isfinite(logits).all(): raise UserError(f'evaluation: {(~torch.isfinite(logits)).sum()} of {len(ds)} scores are not finite numbers: the model is damaged')
     groups = torch.from_numpy(ds.pair_groups())
     values = ranking_metrics(logits, gains_of(labels, ds.label2id if ds.data_format == 'graded' else None), groups)
     loss = get_loss('ce' if loss_type == 'margin_mse' else loss_type)   # a pupil is judged by people's labels
@@ -209,8 +221,10 @@ def starting_point(
     if out.is_file(): raise UserError(f'--output_dir: {out} is a file, expected a folder')
     folder, place = find_checkpoint(out, c.resume_from_checkpoint) if c.resume_from_checkpoint else (None, None)
     here = folder is not None and folder.resolve().parent == out.resolve()
-    results = [out/'model'] * (out/'model').exists() + series(out, 'epoch') if c.resume_from_checkpoint else own_files(out)
-    if results and not here and not c.overwrite_output_dir: raise UserError(f'--output_dir: {out} already holds a run ({results[0].name}). Give another folder, or --overwrite_output_dir to replace it')
+    results = own_files(out)
+    if c.resume_from_checkpoint and folder is None: results = [p for p in results if p.name in ('model', 'best') or p in series(out, 'epoch')]   # a run that died before its first checkpoint has none
+    if results and not here and not c.overwrite_output_dir:
+        raise UserError(f'--output_dir: {out} already holds a run ({results[0].name}). Give another folder' + (', or --overwrite_output_dir to replace it' if folder is None else ': the checkpoint is not of this one'))
     if folder is None:
         if c.resume_from_checkpoint: print(f'no checkpoint in {out} yet: starting from {c.model_name_or_path}')
         return None, None
@@ -238,7 +252,7 @@ def plot_history(
     fig, ax = plt.subplots(figsize=(7, 2.8), layout='constrained')
     plt.close(fig)   # shown once, as the value of a cell
     logs, evals = [r for r in history if 'loss' in r], [r for r in history if 'eval_ndcg@10' in r]
-    ax.plot([r['step'] for r in logs], [r['loss'] for r in logs], color='tab:blue')
+    ax.plot([r['step'] for r in logs], [r['loss'] for r in logs], 'o-' if len(logs) < 2 else '-', color='tab:blue')
     ax.set(xlabel='optimizer step', title='training loss' + (' and NDCG@10 on the evaluation data' if evals else '')); ax.set_ylabel('loss', color='tab:blue')
     if evals:
         right = ax.twinx(); right.plot([r['step'] for r in evals], [r['eval_ndcg@10'] for r in evals], 'o-', color='tab:orange')
@@ -293,20 +307,23 @@ def results_table(history:list)->str: # Records of metrics.jsonl
     return '\n'.join([f"{'':<9}" + ''.join(f'{k.upper() if k != "loss" else k:>9}' for k in keys)] + [f'{name(r):<9}' + ''.join(f"{r[f'eval_{k}']:9.4f}" for k in keys) for r in rows])
 
 # %% ../nbs/04_trainer.ipynb #a98a9a23
-def constant_of(c:TrainConfig, ds:PairDataset, sampler)->float:
-    "What the best constant score costs, estimated on the first 2,000 pairs or so of an epoch."
+def constant_of(c:TrainConfig, ds:PairDataset, sampler)->tuple: # (loss of the best constant score, loss of scores that say what the labels say)
+    "Where a run that learns nothing stays and where one that learns all ends, estimated on the first 2,000 pairs or so of an epoch."
+    sampler = copy.copy(sampler); sampler.rank, sampler.world = 0, 1   # of all processes
     sampler.set_epoch(1); ds.set_epoch(1)
-    some, n = [], 0
+    some = []
     for batch in sampler:
         some += [ds[i] for i in batch]
         if len(some) >= 2000: break
-    if not some: return float('nan')
-    return constant_loss(c.loss_type, torch.tensor([p.label for p in some]), torch.tensor([p.group for p in some]))
+    if not some: return float('nan'), float('nan')
+    labels, groups = torch.tensor([p.label for p in some]), torch.tensor([p.group for p in some])
+    return tuple(f(c.loss_type, labels, groups) for f in (constant_loss, perfect_loss))
 
 def sits_at_constant(
     history:list, # Records so far
-    constant:float, # From `constant_of`
+    constant:float, # Loss of the best constant score
     total:int, # Steps of the run
+    perfect:float=0., # Loss when all is learned
     records:int=5, # So many records in a row must sit there, and as many as cover three tenths of the run
 )->str: # A warning, or nothing
     "Has the run learned nothing for a while?"
@@ -314,7 +331,7 @@ def sits_at_constant(
     last = logs[-max(records, sum(r['step'] > logs[-1]['step'] - .3 * total for r in logs)):]
     if len(last) < records or last[0]['step'] < .1 * total: return ''
     mean = sum(r['loss'] for r in last) / len(last)
-    if abs(mean - constant) <= .03 * abs(constant) and all(r['score_std'] < .5 for r in last):
+    if abs(mean - constant) <= .03 * abs(constant - perfect) and all(r['score_std'] < .5 for r in last):
         return (f"nothing is being learned: over the last {len(last)} records the loss was {mean:.4f}, and giving every pair the same score costs {constant:.4f}, and scores hardly differ (standard deviation {last[-1]['score_std']:.3f}). "
                 'Likely causes: a fresh head with a learning rate that is too low to wake it or so high that it destroyed the layers below; labels that do not follow from the texts; too few positives beside the negatives (--negatives_per_query)')
     return ''
@@ -336,10 +353,15 @@ def open_data(
     c:TrainConfig, # Settings of the run
 ): # (training PairDataset, evaluation PairDataset or None)
     "The datasets of a run; the evaluation ranks all documents of a query."
-    kw = dict(label2id=read_label2id(c.label2id), on_bad_line=c.on_bad_line)
+    label2id = read_label2id(c.label2id)
+    if c.loss_type in LISTWISE: label2id = {grade: target - min(label2id.values()) for grade, target in label2id.items()}   # the lowest grade has no share of a list
+    kw = dict(label2id=label2id, on_bad_line=c.on_bad_line)
     ds = PairDataset(c.dataset, data_format(c.loss_type, c.dataset[0]), negatives_per_query=c.negatives_per_query, seed=c.seed, **kw)
     kind = c.eval_dataset and ('binary' if c.loss_type == 'margin_mse' else data_format(c.loss_type, c.eval_dataset[0]))   # people's labels judge a teacher's pupil too
-    return ds, PairDataset(c.eval_dataset, kind, **kw) if c.eval_dataset else None
+    if c.loss_type in LISTWISE and not ds.index.stats['comparable']: raise UserError(f'--loss_type {c.loss_type} compares the documents of a query, but no query of {", ".join(ds.paths)} has two with different labels: use classfication or regression')
+    dev = PairDataset(c.eval_dataset, kind, **kw) if c.eval_dataset else None
+    if dev and not dev.index.stats['positives'][2]: raise UserError(f'--eval_dataset: no query of {", ".join(dev.paths)} has a relevant document, so nothing can be ranked')
+    return ds, dev
 
 def make_batches(c, ds, acc):
     "Pairs for a point-wise loss, whole queries for a list-wise one."
@@ -360,10 +382,10 @@ def report_data(c, ds, reranker):
 # %% ../nbs/04_trainer.ipynb #f9144fbb
 def run_settings(c:TrainConfig, ds:PairDataset, sampler)->dict:
     "What decides the mathematics of a run. Batch size, accumulation and processes may change as long as their product does not."
-    data = zlib.crc32(b''.join(a.tobytes() for a in (ds.index.offsets, ds.index.starts, ds.index.groups)))
+    data = reduce(lambda crc, p: checksum(p, crc), ds.paths, 0)
     unit = 'queries' if c.loss_type in LISTWISE else 'pairs'
     keys = ('epochs', 'lr', 'warmup_proportion', 'weight_decay', 'max_grad_norm', 'max_len', 'seed', 'negatives_per_query', 'group_size')
-    return {'data (its lines)': data, f'{unit} a step over all processes': sampler.step * c.gradient_accumulation_steps, 'loss_type': get_loss(c.loss_type).__name__,
+    return {'data (its content)': data, f'{unit} a step over all processes': sampler.step * c.gradient_accumulation_steps, 'loss_type': get_loss(c.loss_type).__name__,
             'label2id': read_label2id(c.label2id), **{k: getattr(c, k) for k in keys}}
 
 @dataclass
@@ -401,11 +423,12 @@ class Records:
         loss, n, x, xx, pairs = self.acc.reduce(self.since.clone()).tolist()
         self.reporter.record(step=self.at.step, epoch=self.at.epoch, loss=loss/n, lr=lr, grad_norm=float(norm), score_std=max(xx/pairs - (x/pairs)**2, 0.)**.5, pairs_per_second=pairs/(time.time() - self.started))
         self.since.zero_(); self.started = time.time()
-        self.reporter.warn(sits_at_constant(self.reporter.history, self.constant, self.total))
+        self.reporter.warn(sits_at_constant(self.reporter.history, self.constant, self.total, self.perfect))
 
     def evaluate(self, epoch):
         "One record of the evaluation data, if there is any; the best model so far is kept."
         if not self.dev or any(r['step'] == self.at.step and 'eval_loss' in r for r in self.reporter.history[-3:]): return
+        self.stop_if_broken(self.at.done)
         with self._paused():
             values = evaluate(self.acc, self.model, self.dev, self.dev_collator, self.c.batch_size, self.c.loss_type)
             self.reporter.record(step=self.at.step, epoch=epoch, **{f'eval_{k}': v for k, v in values.items()})
@@ -500,7 +523,7 @@ class Run(Records, Saving, Guards):
         self.at = Place(**place) if place else Place(settings=settings)
         if folder: self.restore(folder)
         self.since, self.started = self.at.share(acc), time.time() - self.at.elapsed
-        self.broken, self.constant = torch.tensor(-1, device=acc.device), constant_of(c, self.ds, self.sampler)
+        self.broken, (self.constant, self.perfect) = torch.tensor(-1, device=acc.device), constant_of(c, self.ds, self.sampler)
         _start_trackers(acc, c, names, self.at.step)
         self.reporter = Reporter(acc, c.output_dir, self.total, step=self.at.step, history=self.at.history)
 
@@ -540,6 +563,7 @@ def train(
                     raise Stopped
                 if run.enough(): break
             if at.done == run.epoch_steps:
+                run.stop_if_broken(at.done)   # while the place still says where the step was
                 run.evaluate(at.epoch)
                 if c.save_on_epoch_end: run.save_epoch()
             if run.enough():
@@ -548,13 +572,3 @@ def train(
             at.epoch, at.done = at.epoch + 1, 0
     run.finish()
     return run.reporter.history
-
-# %% ../nbs/04_trainer.ipynb #7b47afd4
-def _start_trackers(acc, c, names, step):
-    "Start the trackers, if there are any, with the settings of the run; a run that goes on is the same one to them."
-    if not names: return
-    mode, known = _wandb_mode() if 'wandb' in names and acc.is_main_process else {}, Path(c.output_dir)/'logs/run_id'
-    if acc.is_main_process and not known.exists(): known.write_text(uuid.uuid4().hex)
-    plain = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in asdict(c).items()}
-    wandb = dict(dir=f'{c.output_dir}/logs', **mode) | (dict(id=known.read_text(), resume='allow') if acc.is_main_process else {})
-    acc.init_trackers('rerank_nb', plain, {'wandb': wandb, 'tensorboard': {'purge_step': step or None}})
