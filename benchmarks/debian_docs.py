@@ -1,10 +1,10 @@
-"""A set of labelled pairs that anyone with Debian's packages can make: man pages and, if asked for, handbooks and FAQs, English and Chinese.
+"""A set of labelled pairs that anyone with Debian's package lists can make: man pages and, if asked for, package descriptions, handbooks and FAQs, English and Chinese.
 
-    python benchmarks/debian_docs.py [--output_dir output/debian_docs] [--books]
+    python benchmarks/debian_docs.py [--output_dir output/debian_docs] [--everything]
 
-The one-line description of a man page is the query, the beginning of its DESCRIPTION the document that answers it; in a book it is a heading and the text under it. Queries without an answer in their own words are hard for word matching, and the third set asks in
-Chinese for the English page. Negatives: half of them the best BM25 hits among the other pages, half at random. Train and dev share no man page and no chapter, in any language. `apt-get download` fetches the packages, nothing is installed;
-the texts keep their packages' licences.
+The one-line description of a man page is the query, the beginning of its DESCRIPTION the document that answers it; of a package its synopsis and its long description; in a book it is a heading and the text under it. Queries without an answer in their own words are hard for word matching, and one set of
+each kind asks in Chinese for the English text. Negatives: half of them the best BM25 hits among the others, half at random; so BM25 meets the documents that it confuses most, and the cosine does not meet its own. Train and dev share no man page, package family or chapter, in any language, and no text at all. `apt-get
+download` fetches the packages, nothing is installed; the texts keep their packages' licences.
 """
 import argparse, gzip, hashlib, json, random, re, subprocess
 from pathlib import Path
@@ -93,6 +93,22 @@ def chapters(share, chinese):
     return out
 
 
+def descriptions(folder):
+    "{(family, package): (query, document)} in English and in Chinese, of the packages whose description is translated."
+    lists, out = folder.resolve()/'lists', []
+    (lists/'partial').mkdir(parents=True, exist_ok=True)
+    if not list(lists.glob('*Translation-zh*')): subprocess.run(['apt-get', 'update', '-q', '-o', f'Dir::State::Lists={lists}', '-o', 'Acquire::Languages=en,zh_CN'], capture_output=True)
+    for language in ('zh%5fCN', 'en'):
+        found = {}
+        for p in sorted(lists.glob(f'*_main_i18n_Translation-{language}*')):
+            text = subprocess.run(['/usr/lib/apt/apt-helper', 'cat-file', p], capture_output=True, check=True).stdout.decode()
+            for name, synopsis, long in re.findall(r'^Package: (\S+)\n(?:Description-md5: .*\n)?Description-\w+: (.*)\n((?: .*\n)+)', text, re.M):
+                if out and name not in translated: continue
+                if got := usable(synopsis, one_line(long.split('\n .\n')[0])): found[re.match(r'(?:lib)?[a-z0-9]*?(?=\d|\W|$)|.*', name)[0], name] = got
+        out.append(found); translated = {name for _, name in found}
+    return out[1], out[0]
+
+
 def fetch(folder, packages):
     "Download and unpack the packages; returns their /usr/share."
     folder = folder.resolve()
@@ -106,20 +122,21 @@ def fetch(folder, packages):
     return tree/'usr/share'
 
 
-def build(out, books=False, train_queries=60, dev_queries=60, train_negatives=5, dev_negatives=9, seed=0):
-    "Write train.jsonl and dev_en, dev_zh, dev_zhen, with books also dev_book_en and so on; returns how many queries each has."
-    share = fetch(out, PACKAGES + [p for names, *_ in BOOKS.values() for p in names] * books)
+def build(out, everything=False, train_queries=60, dev_queries=60, train_negatives=5, dev_negatives=9, seed=0):
+    "Write train.jsonl and dev_en, dev_zh, dev_zhen, with everything also dev_book_en, dev_package_en and so on; returns how many queries each has."
+    share = fetch(out, PACKAGES + [p for names, *_ in BOOKS.values() for p in names] * everything)
     sources, sets, english = {'': (pages(share/'man'), pages(share/'man/zh_CN'))}, {}, {}
-    if books: sources['book_'] = chapters(share, 0), chapters(share, 1)
+    if everything: sources |= {'book_': (chapters(share, 0), chapters(share, 1)), 'package_': descriptions(out)}
     for prefix, (en, zh) in sources.items():
         zh = {k: v for k, v in zh.items() if all(re.search(CHINESE, t) for t in v)}
         sets |= {prefix + 'en': {k: en[k] for k in sorted(en)}, prefix + 'zh': {k: zh[k] for k in sorted(zh)}, prefix + 'zhen': {k: (zh[k][0], en[k][1]) for k in sorted(set(zh) & set(en))}}
         english |= en
     is_dev = lambda key: hashlib.md5(key[0].encode()).digest()[0] < 100      # by page name or chapter, so that a translation stays with its page
+    of_dev = {t for rows in sets.values() for k in rows if is_dev(k) for t in rows[k]}
     counts, training = {}, []
     for name, rows in sets.items():
         for part, want, negatives in ((False, train_queries, train_negatives), (True, dev_queries, dev_negatives)):
-            keys, seen = [], set()
+            keys, seen = [], set() if part else set(of_dev)
             for k in rows:      # each text once: many pages share a line
                 if is_dev(k) == part and not {rows[k][0], rows[k][1]} & seen: keys.append(k); seen |= {*rows[k]}
             docs = [rows[k][1] for k in keys]
@@ -133,11 +150,12 @@ def build(out, books=False, train_queries=60, dev_queries=60, train_negatives=5,
             counts[f"{name} {'dev' if part else 'train'}"] = f'{len(lines)} of {len(keys)}'
             if part: (out/f'dev_{name}.jsonl').write_text('\n'.join(lines) + '\n', encoding='utf-8')
             else: training += lines
+    assert not of_dev & {t for l in map(json.loads, training) for t in (l['query'], *l['pos'], *l['neg'])}
     (out/'train.jsonl').write_text('\n'.join(training) + '\n', encoding='utf-8')
     return counts
 
 
 if __name__ == '__main__':
-    p = argparse.ArgumentParser(); p.add_argument('--output_dir', type=Path, default=ROOT/'output/debian_docs'); p.add_argument('--books', action='store_true', help='handbooks and FAQs too')
+    p = argparse.ArgumentParser(); p.add_argument('--output_dir', type=Path, default=ROOT/'output/debian_docs'); p.add_argument('--everything', action='store_true', help='package descriptions, handbooks and FAQs too')
     a = p.parse_args()
-    for k, v in build(a.output_dir, a.books).items(): print(f'{k}: {v}')
+    for k, v in build(a.output_dir, a.everything).items(): print(f'{k}: {v}')

@@ -31,7 +31,7 @@ BASE = ROOT/'models/me5-small-zh-en'
 
 
 def debian(everything=False):
-    "(training file, {name: dev lists}, folder of the taught start); with everything there are up to 400 training lists of each kind, and the books' dev lists too, but the start is the same."
+    "(training file, {name: dev lists}, folder of the taught start); with everything there are up to 200 training lists of each kind, and dev lists of books and packages too, but the start is the same."
     data, out = ROOT/'output/debian_docs', OUT/'debian'
     print(build(data), flush=True)
     if not (out/'taught/model/config.json').exists():
@@ -41,8 +41,8 @@ def debian(everything=False):
     names = dict(en='English', zh='Chinese', zhen='Chinese to English')
     if everything:
         data = ROOT/'output/debian_docs_all'
-        print(build(data, books=True, train_queries=400), flush=True)
-        names |= {f'book_{k}': f'{v}, books' for k, v in names.items()}
+        print(build(data, everything=True, train_queries=200, dev_queries=40), flush=True)
+        names |= {f'{kind}_{k}': f'{v}, {kind}s' for kind in ('book', 'package') for k, v in names.items()}
         (OUT/'debian_all').mkdir(exist_ok=True)
     return data/'train.jsonl', {name: load_lists(data/f'dev_{k}.jsonl') for k, name in names.items()}, out/'taught/model'
 

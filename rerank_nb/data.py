@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['LABEL2ID', 'UserError', 'DataError', 'LineError', 'scale_label', 'read_label2id', 'Example', 'parse_binary',
-           'parse_scored', 'parse_graded', 'read_examples', 'guess_format', 'Problems', 'shuffled', 'Pair', 'Index',
-           'scan', 'PairDataset', 'encode_texts', 'PairTemplate', 'pair_template', 'encode_pairs', 'DataReport',
-           'describe', 'Packed', 'pack', 'pad', 'PairBatches', 'ListBatches', 'PackCollator']
+           'parse_scored', 'parse_graded', 'at_least', 'read_examples', 'guess_format', 'Problems', 'shuffled', 'Pair',
+           'Index', 'scan', 'PairDataset', 'encode_texts', 'PairTemplate', 'pair_template', 'encode_pairs',
+           'DataReport', 'describe', 'Packed', 'pack', 'pad', 'PairBatches', 'ListBatches', 'PackCollator']
 
 # %% ../nbs/00_data.ipynb #c23735f9
-import json, math, os
+import argparse, json, math, os
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -121,6 +121,15 @@ def parse_graded(
     return Example(_text('query', cols[0]), [_text('doc', cols[1])], [target], int(target > min(label2id.values())))
 
 # %% ../nbs/00_data.ipynb #119b6987
+def at_least(least:int):
+    "A type for argparse: whole numbers from `least` on."
+    def number(text):
+        try: n = int(text)
+        except ValueError: n = None
+        if n is None or n < least: raise argparse.ArgumentTypeError(f'found {text!r}, expected a whole number of at least {least}')
+        return n
+    return number
+
 def _decode(raw, start):
     "Text of a raw line that starts at byte `start` of its file."
     try: text = raw.decode('utf-8-sig' if start == 0 else 'utf-8')
@@ -288,7 +297,7 @@ class PairDataset(Dataset):
         if data_format == 'graded' and self.n_neg is not None: raise UserError('negatives_per_query is for binary data: a graded file says itself which pairs to learn from')
         for p in self.paths: _check_format(p, data_format)
         self.index = scan(self.paths, data_format, label2id, self.n_neg, self.problems)
-        if self.problems and on_bad_line == 'error': raise DataError(f'{self.problems}\nbad lines: {len(self.problems):,}; nothing was trained. Mend them, or go on without them: --on_bad_line skip')
+        if self.problems and on_bad_line == 'error': raise DataError(f'{self.problems}\nbad lines: {len(self.problems):,}; nothing was done. Mend them; training can go on without them: --on_bad_line skip')
         if not len(self): raise DataError(f"{', '.join(self.paths)}: no usable line\n{self.problems}")
 
     def __len__(self): return int(self.index.starts[-1])

@@ -7,14 +7,16 @@ __all__ = ['read_corpus', 'words', 'BM25', 'Embedding', 'choose', 'mine', 'main'
 
 # %% ../nbs/07_mine.ipynb #a8eae53c
 import argparse, json, os, re, sys
+from array import array
 from pathlib import Path
 import numpy as np
 import torch
 from transformers import AutoModel, AutoTokenizer
-from .data import DataError, LineError, PairDataset, UserError, guess_format
+from tqdm.auto import tqdm
+from .data import DataError, LineError, PairDataset, UserError, at_least, guess_format
 from .engine import make_accelerator
 from .model import CrossEncoder
-from .scoring import file_mark, in_parts
+from .scoring import PATIENCE, file_mark, in_parts, model_mark
 
 # %% ../nbs/07_mine.ipynb #2a35fd4c
 def read_corpus(
@@ -63,7 +65,9 @@ class BM25:
             try: import jieba
             except ImportError: raise UserError('--chinese jieba: not installed. Install it with: pip install jieba, or use --chinese bigrams') from None
         self.chinese, self.index = chinese, bm25s.BM25()
-        self.index.index([words(t, chinese) or [''] for t in texts], show_progress=False)
+        vocab = {}
+        ids = [array('I', (vocab.setdefault(w, len(vocab)) for w in words(t, chinese) or [''])) for t in texts]   # numbers, not words: a tenth of the memory
+        self.index.index((ids, vocab), show_progress=False)
         self.n = len(texts)
     def __call__(self, query:str, depth:int)->list: # Places in the corpus, best first
         known = [w for w in words(query, self.chinese) if w in self.index.vocab_dict]
@@ -74,38 +78,53 @@ class BM25:
 
 # %% ../nbs/07_mine.ipynb #9605005d
 class Embedding:
-    "Rank a corpus by the cosine of mean-pooled embeddings."
-    def __init__(self, texts, model, batch_size=64, max_len=512):
-        self.tokenizer, self.model = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model, dtype=torch.float32).eval()
+    "Rank a corpus by the cosine of embeddings."
+    def __init__(self,
+        texts, # The corpus
+        model, # Folder or hub name of an encoder
+        pooling:str='mean', # 'mean' over the tokens (E5, GTE), or 'cls', the first token's vector (BGE)
+        query_prefix:str='', # Put before a query: 'query: ' for E5
+        passage_prefix:str='', # Put before a document: 'passage: ' for E5
+        batch_size:int=64, # Texts at once
+        max_len:int=512, # Longest text in tokens
+    ):
+        try: self.tokenizer, self.model = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model, dtype=torch.float32).eval()
+        except (OSError, ValueError) as e: raise UserError(f'--embedding_model: no model could be loaded from {model}: {str(e).splitlines()[0]}') from None
+        self.pooling, self.query_prefix = pooling, query_prefix
         if torch.cuda.is_available(): self.model.cuda()
         self.batch_size, self.max_len = batch_size, min(max_len, self.tokenizer.model_max_length)
-        self.vectors = self.encode(texts)
-    def encode(self, texts):
+        self.vectors = self.encode([passage_prefix + t for t in texts], progress=True)
+    def encode(self, texts, progress=False):
         order, out = sorted(range(len(texts)), key=lambda i: len(texts[i])), [None]*len(texts)
         with torch.no_grad():
-            for s in range(0, len(order), self.batch_size):
+            for s in tqdm(range(0, len(order), self.batch_size), desc='corpus', unit='batch', delay=2, disable=not progress or os.environ.get('RANK', '0') != '0'):
                 some = order[s:s + self.batch_size]
                 b = self.tokenizer([texts[i] for i in some], padding=True, truncation=True, max_length=self.max_len, return_tensors='pt').to(self.model.device)
                 h, m = self.model(**b).last_hidden_state, b['attention_mask'][..., None]
-                for i, v in zip(some, torch.nn.functional.normalize((h * m).sum(1) / m.sum(1), dim=1).cpu()): out[i] = v
+                pooled = h[:, 0] if self.pooling == 'cls' else (h * m).sum(1) / m.sum(1)
+                for i, v in zip(some, torch.nn.functional.normalize(pooled, dim=1).cpu()): out[i] = v
         return torch.stack(out)
-    def __call__(self, query:str, depth:int)->list: return (self.vectors @ self.encode([query])[0]).topk(min(depth, len(self.vectors))).indices.tolist()
+    def __call__(self, query:str, depth:int)->list: return (self.vectors @ self.encode([self.query_prefix + query])[0]).topk(min(depth, len(self.vectors))).indices.tolist()
 
 # %% ../nbs/07_mine.ipynb #3e64cda7
 def choose(
     hits, # Texts in the order of the first stage
     positives, # Texts that are right
+    known, # Texts that are negatives already
     negatives:int, # How many to keep
     skip_top:int=0, # Leave out so many first hits
     scores=None, # With a reranker: of each hit, larger is better
     limit:float=None, # With a reranker: hits above it are likely right
 )->tuple: # (texts that were chosen, [(text, reason)] of all hits that were looked at)
     "The negatives of a query."
-    same = {' '.join(p.split()) for p in positives}
+    plain = lambda t: ' '.join(t.split())
+    right, wrong = set(map(plain, positives)), set(map(plain, known))
     chosen, reasons = [], []
     for rank, text in enumerate(hits):
         if len(chosen) == negatives: break
-        if ' '.join(text.split()) in same: why = 'is a positive'
+        forms = {plain(text), plain(text.partition('\n')[2])}   # with its title and without
+        if forms & right: why = 'is a positive'
+        elif forms & wrong: why = 'is a negative already'
         elif rank < skip_top: why = f'rank {rank + 1}, the first {skip_top} are skipped'
         elif scores is not None and scores[rank] > limit: why = f'score {scores[rank]:.2f} above {limit:.2f}: likely right'
         else: chosen.append(text); why = f'negative, rank {rank + 1}' + (f', score {scores[rank]:.2f}' if scores is not None else '')
@@ -121,35 +140,43 @@ def mine(
     depth:int=100, # How many hits to look at
     skip_top:int=0, # Leave out so many first hits
     embedding_model=None, # First stage by cosine in place of BM25
+    pooling:str='mean', # See `Embedding`, as the next two
+    query_prefix:str='', # Before a query
+    passage_prefix:str='', # Before a document
     reranker=None, # Drops likely false negatives
-    margin:float=0., # A hit is likely right when it scores above the best positive minus this (logits)
+    margin:float=0., # A hit is likely right when it scores above the lowest positive minus this (logits)
     reasons:bool=False, # Write into each line why each hit was taken or not
     chinese:str='bigrams', # Terms of Chinese for BM25: 'bigrams' or 'jieba'
     lines_a_part:int=256, # How much is lost by a kill, at most, per process
     max_len:int=512, # Longest pair in tokens, for the reranker
 )->str: # The file
     "Mine negatives for each line; goes on where an earlier call was stopped."
+    if Path(output).exists(): raise UserError(f'--output: {output} exists already: give another name, or remove it')
     ds, texts = PairDataset(dataset, 'binary'), read_corpus(corpus)
-    acc = make_accelerator(Path(output).parent)
-    find = Embedding(texts, embedding_model) if embedding_model else BM25(texts, chinese)
+    acc = make_accelerator(Path(output).parent, timeout=PATIENCE)
+    same_query = {}   # lines that ask the same: what is right for one is wrong for none
+    for line, g in enumerate(ds.index.groups.tolist()): same_query.setdefault(g, []).append(line)
+    find = Embedding(texts, embedding_model, pooling, query_prefix, passage_prefix) if embedding_model else BM25(texts, chinese)
     judge = CrossEncoder.from_pretrained(reranker, cuda_device=str(acc.device) if acc.device.type == 'cuda' else None) if reranker else None
     def one(line):
         ex = ds.example(line)
-        pos, hits = ex.docs[:ex.n_pos], [texts[i] for i in find(ex.query, depth)]
+        all_of = [ex if l == line else ds.example(l) for l in same_query[ds.index.groups[line]]]
+        right, hits = [d for e in all_of for d in e.docs[:e.n_pos]], [texts[i] for i in find(ex.query, depth)]
         scores, limit = None, None
-        if judge and pos and hits:
-            s = judge.compute_score([[ex.query, d] for d in pos + hits], max_len=max_len, progress=False).tolist()
-            scores, limit = s[len(pos):], max(s[:len(pos)]) - margin
+        if judge and right and hits:
+            s = judge.compute_score([[ex.query, d] for d in right + hits], max_len=max_len, progress=False).tolist()
+            scores, limit = s[len(right):], min(s[:len(right)]) - margin
         known = ex.docs[ex.n_pos:]
-        chosen, why = choose(hits, ex.docs, negatives, skip_top, scores, limit)
-        row = dict(query=ex.query, pos=pos, neg=known + chosen)
+        chosen, why = choose(hits, right, known, negatives, skip_top, scores, limit)
+        row = dict(query=ex.query, pos=ex.docs[:ex.n_pos], neg=known + chosen)
         return json.dumps(row | (dict(reasons=[dict(text=t, reason=r) for t, r in why]) if reasons else {}), ensure_ascii=False)
-    settings = dict(dataset=file_mark(dataset), corpus=file_mark(corpus), negatives=negatives, depth=depth, skip_top=skip_top, embedding_model=embedding_model and str(embedding_model),
-                    reranker=reranker and str(reranker), margin=margin, reasons=reasons, chinese=chinese, max_len=max_len)
-    in_parts(acc, output, len(ds.index.offsets), lines_a_part, settings, lambda items: [one(i) for i in items])
+    settings = dict(dataset=file_mark(dataset), corpus=file_mark(corpus), negatives=negatives, depth=depth, skip_top=skip_top, embedding_model=embedding_model and model_mark(embedding_model), pooling=pooling, query_prefix=query_prefix, passage_prefix=passage_prefix,
+                    reranker=reranker and model_mark(reranker), margin=margin, reasons=reasons, chinese=chinese, max_len=max_len)
+    in_parts(acc, output, len(ds.index.offsets), lines_a_part, settings, lambda items: (one(i) for i in items))
     if acc.is_main_process:
-        found = [len(json.loads(l)['neg']) for l in open(output, encoding='utf-8')]
-        print(f'{output}: {len(found):,} lines, {np.mean(found):.1f} negatives a line, {sum(n == 0 for n in found):,} without any')
+        with open(output, encoding='utf-8') as f: found = np.array([[len(row['pos']), len(row['neg'])] for row in map(json.loads, f)])
+        print(f'{output}: {len(found):,} lines, {found[:, 1].mean():.1f} negatives a line, {(found[:, 1] == 0).sum():,} without any')
+        if judge and (n := (found[:, 0] == 0).sum()): print(f'{n:,} lines have no positive to compare with: nothing was dropped there as likely right')
     acc.end_training()
     return str(output)
 
@@ -160,16 +187,19 @@ def main(args=None):
     p.add_argument('--dataset', required=True, help='Binary JSON lines: queries with "pos"; what stands in "neg" is kept.')
     p.add_argument('--corpus', required=True, help='JSON lines {"text": str, "title": str or nothing}, or TSV whose last column is the text.')
     p.add_argument('--output', required=True, help='The file to write; parts stand in OUTPUT.parts until all are there.')
-    p.add_argument('--negatives', type=int, default=8, help='New negatives a line (default: 8).')
-    p.add_argument('--depth', type=int, default=100, help='How many hits of the first stage to look at (default: 100).')
-    p.add_argument('--skip_top', type=int, default=0, help='Leave out so many first hits (default: 0).')
-    p.add_argument('--embedding_model', help='Folder or hub name: first stage by cosine of mean-pooled embeddings. Unset: BM25.')
+    p.add_argument('--negatives', type=at_least(1), default=8, help='New negatives a line (default: 8).')
+    p.add_argument('--depth', type=at_least(1), default=100, help='How many hits of the first stage to look at (default: 100).')
+    p.add_argument('--skip_top', type=at_least(0), default=0, help='Leave out so many first hits (default: 0).')
+    p.add_argument('--embedding_model', help='Folder or hub name: first stage by cosine of embeddings. Unset: BM25.')
+    p.add_argument('--pooling', choices=['mean', 'cls'], default='mean', help='How it makes one vector of a text: mean (E5, GTE; the default) or cls (BGE).')
+    p.add_argument('--query_prefix', default='', help="What it wants before a query: 'query: ' for E5.")
+    p.add_argument('--passage_prefix', default='', help="What it wants before a document: 'passage: ' for E5.")
     p.add_argument('--reranker', help='Folder or hub name of a cross-encoder that drops likely false negatives.')
-    p.add_argument('--margin', type=float, default=0., help='A hit is dropped when its logit is above that of the best positive minus this (default: 0).')
+    p.add_argument('--margin', type=float, default=0., help='A hit is dropped when its logit is above that of the lowest positive minus this (default: 0).')
     p.add_argument('--reasons', action='store_true', help='Write into each line why each hit was taken or not.')
     p.add_argument('--chinese', choices=['bigrams', 'jieba'], default='bigrams', help='Terms of Chinese for BM25 (default: bigrams).')
-    p.add_argument('--lines_a_part', type=int, default=256, help='Lines written at once (default: 256).')
-    p.add_argument('--max_len', type=int, default=512, help='Longest pair in tokens, for the reranker (default: 512).')
+    p.add_argument('--lines_a_part', type=at_least(1), default=256, help='Lines written at once (default: 256).')
+    p.add_argument('--max_len', type=at_least(1), default=512, help='Longest pair in tokens, for the reranker (default: 512).')
     try: mine(**vars(p.parse_args(args)))
     except UserError as e: sys.exit(f'error: {e}' if os.environ.get('RANK', '0') == '0' else 1)
 

@@ -45,8 +45,18 @@ def test_losses_are_those_of_sentence_transformers(name, theirs, tiny):
         assert torch.allclose(got, expected, rtol=1e-4, atol=1e-5), (name, got, expected)
 
 
-def test_margin_mse_is_theirs():
-    import torch
-    from rerank_nb.losses import margin_mse
-    x, t = torch.tensor([3., 1.]), torch.tensor([5., 1.])
-    assert torch.isclose(margin_mse(x, t, torch.zeros(2, dtype=torch.long))[0], torch.nn.functional.mse_loss(x[0] - x[1], t[0] - t[1]))
+def test_pointwise_and_teacher_losses_are_theirs(tiny):
+    "Binary cross-entropy over pairs, and margin MSE with one negative, where both mean the same."
+    from sentence_transformers.cross_encoder import CrossEncoder as Theirs, losses
+    from rerank_nb.losses import bce, margin_mse
+    model = Theirs(tiny['bert'], num_labels=1, max_length=64, device='cpu')
+    model.eval()
+    queries, good, bad = ['fox', 'list'], ['the fox', 'list files'], ['bread dough', 'the lazy dog']
+    score = lambda docs: model.predict(list(zip(queries, docs)), activation_fn=torch.nn.Identity(), convert_to_tensor=True)
+    x, y = score(good), score(bad)
+    with torch.no_grad():
+        labels = torch.tensor([1., 0.])
+        assert torch.allclose(bce(x, labels, torch.arange(2)).mean(), losses.BinaryCrossEntropyLoss(model)([queries, good], labels), atol=1e-6)
+        teacher = torch.tensor([4., -1.])      # of the good one above the bad one
+        got = margin_mse(torch.cat([x, y]), torch.cat([teacher, torch.zeros(2)]), torch.tensor([0, 1, 0, 1])).mean()
+        assert torch.allclose(got, losses.MarginMSELoss(model)([queries, good, bad], teacher), atol=1e-5)
