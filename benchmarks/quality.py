@@ -2,7 +2,7 @@
 
     python benchmarks/quality.py [--data example] [--contenders classfication ce ...] [--seeds 0 1 2]        # half an hour on 2 cores; a second call does what is missing
     python benchmarks/quality.py --data debian --contenders classfication ce listnet ranknet lambda sentence-transformers     # an hour and a quarter: man pages, see debian_docs.py
-    python benchmarks/quality.py --data debian_all --contenders ce --seeds 0                                 # all man pages, handbooks and FAQs that are not kept for dev: an hour, the taught start included
+    python benchmarks/quality.py --data debian_all --contenders ce --seeds 0                                 # up to 200 queries of each kind: man pages, package descriptions, handbooks and FAQs; an hour, the taught start included
 
 Start: the default base with all twelve layers, whose head is first taught by the base's own cosines over the training texts, once, for all (no label is read). Then every contender sees all pairs of the training file twice, in batches of
 30 pairs (whole queries for a list-wise loss), so the steps are the same, with the same rate, schedule and seeds; sentence-transformers trains with its BinaryCrossEntropyLoss. Reported is NDCG@10: a query's value is its mean over the seeds, intervals
@@ -16,6 +16,7 @@ from common import ROOT, machine, save
 from debian_docs import build
 from example import DATA as EXAMPLE, SETTINGS, teach
 from rerank_nb.base import cosine_scores, make_base, write_teacher
+from rerank_nb.checkpoint import checksum
 from rerank_nb.data import read_examples
 from rerank_nb.evaluation import evaluate_scores, load_lists, paired_bootstrap
 from rerank_nb.mining import BM25, words
@@ -96,7 +97,7 @@ def theirs(start, file, seed, lr):
 
 def run(name, seed, data, file, dev, start):
     "One contender with one seed: per-query values, from disk if they are there."
-    path = OUT/f'{data}/{name}-{seed}.json'
+    path = OUT/f'{data}/{name}-{seed}-{checksum(file):08x}-{RATES[data]:g}.json'      # other data or another rate is another run
     if not path.exists():
         began = time.time()
         with contextlib.redirect_stdout(io.StringIO()): score = theirs(start, file, seed, RATES[data]) if name == THEIRS else ours(start, file, name, seed, OUT/f'{data}/{name}-{seed}', RATES[data])
@@ -139,7 +140,7 @@ def main():
     print(f"\n± half the range between seeds. Differences of {a.contenders[0]} to the others, 95% interval, * where it does not contain 0\n\n| {a.contenders[0]} beside | {' | '.join(dev)} | all |\n|---|{'---|' * (len(dev) + 1)}")
     for n in rows:
         if n != a.contenders[0]: print(f'| {n} | ' + ' | '.join(cell(rows[n][k], rows[a.contenders[0]][k]) for k in dev) + f' | {cell(whole[n], whole[a.contenders[0]])} |')
-    if a.data == 'example': keep_scores(start, [(n, a.seeds[0]) for n in a.contenders[:2]])
+    if a.data == 'example': keep_scores(start, [(n, a.seeds[0]) for n in a.contenders[:2] if n != THEIRS])
     save(f'quality_{a.data}', dict(seeds=a.seeds, ndcg={n: {k: round(float(np.mean(v[k])), 4) for k in dev} for n, v in rows.items()}, per_query={n: {k: np.round(v[k], 4).tolist() for k in dev} for n, v in rows.items()}))
 
 

@@ -30,7 +30,9 @@ def page(name, out):
             c.source = re.sub(r'^#\s*\|.*\n?', '', c.source, flags=re.M)
             for o in c.outputs:   # a bar shows its last state, a widget nothing
                 if o.output_type == 'stream': o.text = '\n'.join(l.split('\r')[-1] for l in o.text.split('\n'))
-                for kind in ('application/vnd.jupyter.widget-view+json',): o.get('data', {}).pop(kind, None)
+                data = o.get('data', {})
+                data.pop('application/vnd.jupyter.widget-view+json', None)
+                if data.get('text/plain', '').startswith('VBox('): data['text/plain'] = 'a form: it needs the notebook'
             c.outputs = [o for o in c.outputs if not (o.output_type == 'stream' and o.name == 'stderr') and not o.get('data', {}).get('text/plain', '').startswith(('training:', 'scoring:', 'Writing', 'Loading'))]
             for o in c.outputs:
                 if 'data' in o and 'image/png' in o.data: o.data.pop('text/plain', None)

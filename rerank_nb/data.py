@@ -166,7 +166,7 @@ def guess_format(
         with open(path, 'rb') as f: first = next((t for l in f if (t := l.lstrip(b'\xef\xbb\xbf').strip(b' \r\n'))), None)
     except OSError as e: raise UserError(f'{path}: {e.strerror.lower()}: give the path of a data file') from None
     if first is None: raise UserError(f'{path}: the file is empty, expected one example a line')
-    if b'\t' not in first: return 'binary' if first.startswith((b'{', b'[')) else 'unknown'
+    if b'\t' not in first or first.startswith(b'{"'): return 'binary' if first.startswith((b'{', b'[')) else 'unknown'
     try: return 'binary' if isinstance(json.loads(first), (dict, list)) else 'graded'
     except (ValueError, RecursionError): return 'graded'   # a query may begin with a bracket
 
@@ -272,7 +272,7 @@ def _stats(groups, firsts, counts, positives, targets, hashes):
     duplicates, a, b = _repeats(hashes, targets)
     line_of = lambda i: int(np.searchsorted(firsts, i, 'right')) - 1
     values, freq = np.unique(targets, return_counts=True)
-    lo, hi, of = np.full(n, np.inf), np.full(n, -np.inf), np.repeat(groups, counts)
+    lo, hi, of = np.full(n, np.inf, np.float32), np.full(n, -np.inf, np.float32), np.repeat(groups, counts)
     np.minimum.at(lo, of, targets); np.maximum.at(hi, of, targets)
     kinds, spread = len(values), lambda x: (int(x.min()), float(np.median(x)), int(x.max())) if len(x) else (0, 0., 0)
     if kinds > 20: freq, edges = np.histogram(values, 40, weights=freq); values = (edges[1:] + edges[:-1]) / 2   # a teacher's scores

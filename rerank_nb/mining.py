@@ -154,13 +154,16 @@ def mine(
     if Path(output).exists(): raise UserError(f'--output: {output} exists already: give another name, or remove it')
     ds, texts = PairDataset(dataset, 'binary'), read_corpus(corpus)
     acc = make_accelerator(Path(output).parent, timeout=PATIENCE)
-    same_query = {}   # lines that ask the same: what is right for one is wrong for none
-    for line, g in enumerate(ds.index.groups.tolist()): same_query.setdefault(g, []).append(line)
+    by_query = np.argsort(ds.index.groups, kind='stable')
+    def same_query(line):
+        "Lines that ask the same: what is right for one is wrong for none."
+        g = ds.index.groups[line]
+        return by_query[slice(*(np.searchsorted(ds.index.groups, g, side, sorter=by_query) for side in ('left', 'right')))].tolist()
     find = Embedding(texts, embedding_model, pooling, query_prefix, passage_prefix) if embedding_model else BM25(texts, chinese)
     judge = CrossEncoder.from_pretrained(reranker, cuda_device=str(acc.device) if acc.device.type == 'cuda' else None) if reranker else None
     def one(line):
         ex = ds.example(line)
-        all_of = [ex if l == line else ds.example(l) for l in same_query[ds.index.groups[line]]]
+        all_of = [ex if l == line else ds.example(l) for l in same_query(line)]
         right, hits = [d for e in all_of for d in e.docs[:e.n_pos]], [texts[i] for i in find(ex.query, depth)]
         scores, limit = None, None
         if judge and right and hits:
