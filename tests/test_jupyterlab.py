@@ -57,7 +57,7 @@ class Notebook:
 
     def clear(self):
         self.menu('Edit', 'Clear Outputs of All Cells')
-        assert not self.page.locator('.jp-OutputArea-output').count()
+        self.page.wait_for_function("!document.querySelector('.jp-OutputArea-output')")
 
     def menu(self, *words):
         for w in words: self.page.locator('.lm-MenuBar-item, .lm-Menu-item', has=self.page.get_by_text(w, exact=True)).last.click()
