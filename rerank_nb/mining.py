@@ -66,7 +66,7 @@ class BM25:
             except ImportError: raise UserError('--chinese jieba: not installed. Install it with: pip install jieba, or use --chinese bigrams') from None
         self.chinese, self.index = chinese, bm25s.BM25()
         vocab = {}
-        ids = [array('I', (vocab.setdefault(w, len(vocab)) for w in words(t, chinese) or [''])) for t in texts]   # numbers, not words: a tenth of the memory
+        ids = [array('I', (vocab.setdefault(w, len(vocab)) for w in words(t, chinese) or [''])) for t in texts]   # numbers take less memory than words
         self.index.index((ids, vocab), show_progress=False)
         self.n = len(texts)
     def __call__(self, query:str, depth:int)->list: # Places in the corpus, best first
