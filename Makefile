@@ -57,7 +57,7 @@ release: $(STAMP)  ## make release VERSION=x.y.z
 	git commit --quiet --all --message 'Release $(VERSION)' && git tag v$(VERSION)
 	@ls dist
 
-bench: $(STAMP) models/me5-small-zh-en-6/config.json  ## training and scoring beside sentence-transformers, about 12 minutes
+bench: $(STAMP) models/me5-small-zh-en-6/config.json  ## training and scoring beside sentence-transformers, 12 to 20 minutes
 	python benchmarks/train.py
 	python benchmarks/score.py
 

@@ -9,11 +9,9 @@ __all__ = ['LABEL2ID', 'UserError', 'DataError', 'LineError', 'scale_label', 're
            'DataReport', 'describe', 'Packed', 'pack', 'pad', 'PairBatches', 'ListBatches', 'PackCollator']
 
 # %% ../nbs/00_data.ipynb #c23735f9
-import argparse, json, math, os
+import argparse, json, os
 from array import array
-from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np, torch

@@ -9,7 +9,6 @@ __all__ = ['CONFIG_FILES', 'launch_environment', 'preflight', 'launch', 'forget_
 # %% ../nbs/03a_engine.ipynb #0e6733c1
 import os, signal, threading
 from collections import Counter
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 import torch

@@ -7,7 +7,7 @@ __all__ = ['METRICS', 'load_lists', 'judged', 'evaluate_scores', 'write_files', 
            'score_file', 'table', 'main']
 
 # %% ../nbs/06_evaluate.ipynb #99f1a665
-import argparse, json, os, sys
+import argparse, json, sys
 from pathlib import Path
 import numpy as np
 import torch

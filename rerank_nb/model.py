@@ -10,7 +10,7 @@ __all__ = ['HEADS', 'MODEL_FILE', 'packed_sdpa', 'packed_varlen', 'packed_attent
 # %% ../nbs/03_model.ipynb #b5d3b726
 import inspect, os, re, shutil, warnings
 from contextlib import contextmanager
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 from pathlib import Path
 import torch, torch.nn.functional as F
 from torch import nn
@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForSequenceCla
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.utils import logging as hf_logging
-from .data import Packed, PackCollator, Pair, UserError, encode_pairs, pack, pad, pair_template
+from .data import Packed, PackCollator, UserError, encode_pairs, pack, pad, pair_template
 
 # %% ../nbs/03_model.ipynb #d03121dc
 def packed_sdpa(

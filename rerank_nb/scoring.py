@@ -22,12 +22,14 @@ def in_parts(
     size:int, # Items a part
     settings:dict, # What the content depends on
     lines_of, # From a range of items to their lines, texts without line ends; called in order
+    prepare=None, # Called first by every process, with the folder of the parts: what it keeps there lives until all is done
 )->str: # The file
     "Write the lines of `n` items, shared out over the processes; goes on where an earlier call was stopped."
     output = Path(output)
     parts, todo = output.with_name(f'{output.name}.parts'), range(-(-n // size))
     part = lambda i: parts/f'{i:08}.jsonl'
     on_main(acc, lambda: _open_parts(output, parts, settings | dict(items=n, items_a_part=size)))
+    if prepare: prepare(parts)
     items = lambda i: range(i * size, min(n, (i + 1) * size))
     missing = on_main(acc, lambda: [i for i in todo if not part(i).exists()])[acc.process_index::acc.num_processes]
     with tqdm(total=sum(len(items(i)) for i in missing), desc=output.name, unit='line', disable=not acc.is_main_process) as bar:

@@ -7,7 +7,6 @@ __all__ = ['TEXT', 'tiny_tokenizer', 'tiny_model']
 
 # %% ../nbs/10_tiny.ipynb #bb3d8bc3
 import re
-from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel, AutoModelForSequenceClassification, CONFIG_MAPPING, PreTrainedTokenizerFast
 import torch

@@ -27,11 +27,16 @@ def killed_and_again(command, output, cwd, expected=1, parts_before=2):
     return [json.loads(l) for l in output.read_text(encoding='utf-8').splitlines()]
 
 
+def program(module, processes):
+    "The start of a command line, with accelerate's launcher for more than one process."
+    launch = ['-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', processes, '--num_machines', 1, '--mixed_precision', 'no', '--dynamo_backend', 'no', '--main_process_port', 0] if processes > 1 else []
+    return [sys.executable, *launch, '-m', f'rerank_nb.{module}']
+
+
 @pytest.mark.parametrize('processes', [1, 2])
 def test_scoring(tiny, tmp_path, processes):
     data = binary_file(tmp_path/'train.jsonl', 1200)
-    launch = ['-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', 2, '--num_machines', 1, '--mixed_precision', 'no', '--dynamo_backend', 'no', '--main_process_port', 0] if processes == 2 else []
-    command = [sys.executable, *launch, '-m', 'rerank_nb.scoring', '--model', tiny['bert'], '--dataset', data, '--max_len', 64, '--lines_a_part', 8, '--output']
+    command = [*program('scoring', processes), '--model', tiny['bert'], '--dataset', data, '--max_len', 64, '--lines_a_part', 8, '--output']
     got = killed_and_again([*command, tmp_path/'killed.jsonl'], tmp_path/'killed.jsonl', tmp_path, processes + (processes > 1))
     p = run(*command, tmp_path/'whole.jsonl', cwd=tmp_path, env=clean_env(**ENV))
     assert p.returncode == 0, p.stderr
@@ -42,12 +47,14 @@ def test_scoring(tiny, tmp_path, processes):
         assert a['pos_scores'] + a['neg_scores'] == pytest.approx(b['pos_scores'] + b['neg_scores'], abs=1e-4)
 
 
-def test_mining(tiny, tmp_path):
+@pytest.mark.parametrize('processes, first', [(1, 'bm25'), (2, 'embedding')])
+def test_mining(tiny, tmp_path, processes, first):
     data, corpus = binary_file(tmp_path/'train.jsonl', 600), tmp_path/'corpus.jsonl'
     texts = list(dict.fromkeys(d for l in open(data, encoding='utf-8') for r in [json.loads(l)] for d in r['pos'] + r['neg']))
+    texts += [f'passage {i}' for i in range(5000 - len(texts))]      # more than one file of vectors
     corpus.write_text('\n'.join(json.dumps(dict(text=t), ensure_ascii=False) for t in texts) + '\n', encoding='utf-8')
-    command = [sys.executable, '-m', 'rerank_nb.mining', '--dataset', data, '--corpus', corpus, '--reranker', tiny['bert'], '--negatives', 3, '--depth', 20, '--max_len', 64, '--lines_a_part', 8, '--output']
-    got = killed_and_again([*command, tmp_path/'killed.jsonl'], tmp_path/'killed.jsonl', tmp_path)
-    p = run(*command, tmp_path/'whole.jsonl', cwd=tmp_path, env=clean_env(**ENV))
+    command = lambda n: [*program('mining', n), '--dataset', data, '--corpus', corpus, '--reranker', tiny['bert'], '--negatives', 3, '--depth', 20, '--max_len', 64, '--lines_a_part', 8, *(['--embedding_model', tiny['bert']] if first == 'embedding' else []), '--output']
+    got = killed_and_again([*command(processes), tmp_path/'killed.jsonl'], tmp_path/'killed.jsonl', tmp_path, processes + (processes > 1))
+    p = run(*command(1), tmp_path/'whole.jsonl', cwd=tmp_path, env=clean_env(**ENV))
     assert p.returncode == 0, p.stderr
     assert got == [json.loads(l) for l in (tmp_path/'whole.jsonl').read_text(encoding='utf-8').splitlines()] and len(got) == 600
