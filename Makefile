@@ -26,7 +26,7 @@ test test-all: export OMP_NUM_THREADS = 1   # tests run two at a time
 
 test: $(STAMP) models/me5-small-zh-en-6/config.json  ## notebooks and pytest, without what is marked slow or gpu
 	nbdev_test --n_workers 2
-	python -m pytest -q tests
+	python -m pytest -q -n 2 --dist worksteal tests
 
 test-all: $(STAMP) models/me5-small-zh-en-6/config.json models/me5-small-zh-en/config.json  ## with the slow set
 	nbdev_test --n_workers 1 --flags slow

@@ -48,7 +48,7 @@ def test_killed_and_resumed_is_bit_identical(n, job, tmp_path):
     assert not list(cut.glob('.*.tmp'))
 
 
-@pytest.mark.parametrize('n', [1, 4])
+@pytest.mark.parametrize('n', [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_resumed_in_another_number_of_processes(n, tmp_path):
     still, data = tiny_model(tmp_path/'still', 'bert', hidden_dropout_prob=0., attention_probs_dropout_prob=0.), binary_file(tmp_path/'t.jsonl')
     words = lambda out, k, **kw: flags(still, data, out, **dict(batch_size=24 // k, epochs=2, logging_steps=1, checkpointing_steps=7, mixed_precision='no', lr=1e-4, resume_from_checkpoint='latest') | kw)
