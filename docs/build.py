@@ -52,9 +52,9 @@ def page(name, out):
 
 
 def mathematics(body):
-    "$...$ as MathML, which browsers draw without a script."
+    "$...$ as MathML, which browsers draw without a script; in a span, so that a line which begins with one stays a paragraph."
     outside = re.split(r'(```.*?```|`[^`\n]+`)', body, flags=re.S)
-    return ''.join(t if i % 2 else re.sub(r'(?<![\\$\w])\$(?=\S)([^$\n]+?)(?<=\S)\$(?!\w)', lambda m: convert(m[1]), t) for i, t in enumerate(outside))
+    return ''.join(t if i % 2 else re.sub(r'(?<![\\$\w])\$(?=\S)([^$\n]+?)(?<=\S)\$(?!\w)', lambda m: f'<span>{convert(m[1])}</span>', t) for i, t in enumerate(outside))
 
 
 def links(body, name):
@@ -123,7 +123,7 @@ def main(target=ROOT/'_docs'):
                                             dict(media='(prefers-color-scheme: dark)', scheme='slate', primary='indigo', toggle=dict(icon='material/weather-sunny', name='light'))]),
                         markdown_extensions=['tables', 'fenced_code', 'md_in_html', 'pymdownx.highlight', 'pymdownx.superfences', {'toc': dict(permalink=True, toc_depth=3)}],
                         extra_css=['extra.css'], validation=dict(links=dict(anchors='info')))
-        (out/'extra.css').write_text('.md-typeset pre > code { white-space: pre-wrap; } .md-typeset p:has(math) { overflow-x: auto; overflow-y: hidden; } .md-typeset table:not([class]) { font-size: .7rem; } @media (min-width: 76em) { .md-grid { max-width: 78rem; } }\n')
+        (out/'extra.css').write_text('.md-typeset pre > code { white-space: pre-wrap; } .md-typeset p:has(math) { overflow-x: auto; overflow-y: hidden; } .md-typeset table:not([class]) { font-size: .7rem; } @media (max-width: 44em) { .md-typeset table:not([class]) :is(th, td) { min-width: 0; padding: .5em .6em; } .md-typeset td:first-child code { white-space: nowrap; } } @media (min-width: 76em) { .md-grid { max-width: 78rem; } }\n')
         (Path(work)/'mkdocs.yml').write_text(yaml.safe_dump(settings, allow_unicode=True, sort_keys=False), encoding='utf-8')
         shutil.rmtree(target, ignore_errors=True)
         subprocess.run([sys.executable, '-m', 'mkdocs', 'build', '--strict', '--quiet', '-f', f'{work}/mkdocs.yml'], check=True, env={**__import__('os').environ, 'NO_MKDOCS_2_WARNING': '1'})
