@@ -9,7 +9,7 @@ inside a list agrees with the teacher's, and scored pairs per second of both mod
 import json, time
 import numpy as np, torch
 from common import machine, save
-from quality import BASE, EXAMPLE, MAX_LEN, OUT, ROOT, example, ours, reranker, values
+from quality import BASE, EXAMPLE, LESSONS, MAX_LEN, OUT, ROOT, example, ours, reranker, values
 from rerank_nb.base import make_base
 from rerank_nb.data import read_examples
 from rerank_nb.evaluation import load_lists, paired_bootstrap
@@ -40,7 +40,7 @@ def main():
     make_base(BASE)
     file, dev, start = example()
     teacher = OUT/'example/ce-0/model'
-    if not (teacher/'config.json').exists(): ours(start, file, 'ce', 0, OUT/'example/ce-0')
+    if not (teacher/'config.json').exists(): ours(start, file, 'ce', 0, OUT/'example/ce-0', *LESSONS['example'])
     out = OUT/'distill'
     out.mkdir(parents=True, exist_ok=True)
     pupil = CrossEncoder.from_pretrained(str(teacher)).keep_layers(LAYERS).save_pretrained(out/'start')

@@ -1,10 +1,10 @@
 """What does each loss do to a ranked list, and what does sentence-transformers make of the same data?
 
     python benchmarks/quality.py [--data example] [--contenders classfication ce ...] [--seeds 0 1 2]        # half an hour on 2 cores; a second call does what is missing
-    python benchmarks/quality.py --data debian --contenders classfication ce listnet ranknet lambda sentence-transformers     # an hour and a quarter: man pages, see debian_docs.py
+    python benchmarks/quality.py --data debian --contenders classfication ce listnet ranknet lambda sentence-transformers     # an hour: man pages, see debian_docs.py
     python benchmarks/quality.py --data debian_all --contenders ce --seeds 0                                 # up to 200 queries of each kind: man pages, package descriptions, handbooks and FAQs; an hour, the taught start included
 
-Start: the default base with all twelve layers, whose head is first taught by the base's own cosines over the training texts, once, for all (no label is read). Then every contender sees all pairs of the training file twice, in batches of
+Start: the default base with all twelve layers, whose head is first taught by the base's own cosines over the training texts, once, for all (no label is read). Then every contender sees all pairs of the training file once or twice (`LESSONS`), in batches of
 30 pairs (whole queries for a list-wise loss), so the steps are the same, with the same rate, schedule and seeds; sentence-transformers trains with its BinaryCrossEntropyLoss. Reported is NDCG@10: a query's value is its mean over the seeds, intervals
 are paired bootstraps over the queries.
 """
@@ -25,8 +25,8 @@ from rerank_nb.trainer import TrainConfig, train
 
 THEIRS = 'sentence-transformers'
 CONTENDERS = ['classfication', 'ce', 'listnet', 'listmle', 'ranknet', 'lambda', THEIRS]
-MAX_LEN, BATCH, EPOCHS = 160, 30, 2
-RATES = dict(example=3e-5, debian=3e-5, debian_all=5e-5)
+MAX_LEN, BATCH = 160, 30
+LESSONS = dict(example=(3e-5, 2), debian=(5e-5, 1), debian_all=(5e-5, 2))      # learning rate, epochs
 OUT = ROOT/'output/quality'
 BASE = ROOT/'models/me5-small-zh-en'
 
@@ -77,19 +77,19 @@ def reranker(folder):
     return lambda pairs: m.compute_score(pairs, max_len=MAX_LEN, progress=False)
 
 
-def ours(start, file, loss, seed, out, lr=RATES['example']):
-    train(TrainConfig(start, file, out, loss_type=loss, lr=lr, epochs=EPOCHS, batch_size=BATCH, max_len=MAX_LEN, seed=seed, save_on_epoch_end=False, overwrite_output_dir=True))
+def ours(start, file, loss, seed, out, lr, epochs):
+    train(TrainConfig(start, file, out, loss_type=loss, lr=lr, epochs=epochs, batch_size=BATCH, max_len=MAX_LEN, seed=seed, save_on_epoch_end=False, overwrite_output_dir=True))
     return reranker(f'{out}/model')
 
 
-def theirs(start, file, seed, lr):
+def theirs(start, file, seed, lr, epochs):
     from datasets import Dataset
     from sentence_transformers import CrossEncoder as Theirs
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
     rows = [(ex.query, d, y) for _, ex in read_examples(file) for d, y in zip(ex.docs, ex.targets)]
     model = Theirs(str(start), num_labels=1, max_length=MAX_LEN, device='cpu')
-    args = CrossEncoderTrainingArguments(output_dir=tempfile.mkdtemp(), per_device_train_batch_size=BATCH, learning_rate=lr, num_train_epochs=EPOCHS, lr_scheduler_type='cosine', warmup_steps=.1, weight_decay=.01, seed=seed,
+    args = CrossEncoderTrainingArguments(output_dir=tempfile.mkdtemp(), per_device_train_batch_size=BATCH, learning_rate=lr, num_train_epochs=epochs, lr_scheduler_type='cosine', warmup_steps=.1, weight_decay=.01, seed=seed,
                                          save_strategy='no', report_to='none', use_cpu=True, disable_tqdm=True)
     CrossEncoderTrainer(model=model, args=args, train_dataset=Dataset.from_dict(dict(zip(('query', 'passage', 'label'), map(list, zip(*rows))))), loss=BinaryCrossEntropyLoss(model)).train()
     return lambda pairs: model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
@@ -97,10 +97,11 @@ def theirs(start, file, seed, lr):
 
 def run(name, seed, data, file, dev, start):
     "One contender with one seed: per-query values, from disk if they are there."
-    path = OUT/f'{data}/{name}-{seed}-{checksum(file):08x}-{RATES[data]:g}.json'      # other data or another rate is another run
+    lr, epochs = LESSONS[data]
+    path = OUT/f'{data}/{name}-{seed}-{checksum(file):08x}-{lr:g}-{epochs}.json'      # other data or another lesson is another run
     if not path.exists():
         began = time.time()
-        with contextlib.redirect_stdout(io.StringIO()): score = theirs(start, file, seed, RATES[data]) if name == THEIRS else ours(start, file, name, seed, OUT/f'{data}/{name}-{seed}', RATES[data])
+        with contextlib.redirect_stdout(io.StringIO()): score = theirs(start, file, seed, lr, epochs) if name == THEIRS else ours(start, file, name, seed, OUT/f'{data}/{name}-{seed}', lr, epochs)
         trained = time.time() - began
         path.write_text(json.dumps(dict(seconds=round(trained), values=values(score, dev))))
         print(f'{name}, seed {seed}: {trained:.0f} s, ' + ', '.join(f'{k} {np.mean(v):.3f}' for k, v in json.loads(path.read_text())['values'].items()), flush=True)
@@ -121,7 +122,7 @@ def cell(a, b):
 
 def main():
     p = argparse.ArgumentParser()
-    p.add_argument('--data', choices=list(RATES), default='example'); p.add_argument('--contenders', nargs='+', default=CONTENDERS); p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    p.add_argument('--data', choices=list(LESSONS), default='example'); p.add_argument('--contenders', nargs='+', default=CONTENDERS); p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     a = p.parse_args()
     make_base(BASE)
     file, dev, start = dict(example=example, debian=debian, debian_all=partial(debian, everything=True))[a.data]()
