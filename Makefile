@@ -16,19 +16,19 @@ $(STAMP): settings.ini setup.py constraints.txt
 models/me5-small-zh-en/config.json: $(STAMP)
 	python -m rerank_nb.base --output_dir models/me5-small-zh-en
 
-models/me5-small-zh-en-6/config.json: $(STAMP)
-	python -m rerank_nb.base --output_dir models/me5-small-zh-en-6 --layers 6
+models/me5-small-zh-en-%/config.json: $(STAMP)
+	python -m rerank_nb.base --output_dir models/me5-small-zh-en-$* --layers $*
 
 train: models/me5-small-zh-en/config.json  ## the main job: base weights -> reranker, before and after
 	python benchmarks/example.py
 
 test test-all: export OMP_NUM_THREADS = 1   # tests run two at a time
 
-test: $(STAMP) models/me5-small-zh-en-6/config.json  ## notebooks and pytest, without what is marked slow or gpu
+test: $(STAMP) models/me5-small-zh-en-3/config.json  ## notebooks and pytest, without what is marked slow or gpu
 	nbdev_test --n_workers 2
 	python -m pytest -q -n 2 --dist worksteal tests
 
-test-all: $(STAMP) models/me5-small-zh-en-6/config.json models/me5-small-zh-en/config.json  ## with the slow set
+test-all: $(STAMP) models/me5-small-zh-en-3/config.json models/me5-small-zh-en/config.json  ## with the slow set
 	nbdev_test --n_workers 1 --flags slow
 	python -m pytest -q tests -m ""
 
