@@ -9,11 +9,16 @@ import argparse, json, os, random, re, subprocess, sys, tempfile, time
 from pathlib import Path
 
 
-def write_file(path, mb, seed=0):
-    "JSON lines with 1 positive and 7 negatives of 40-300 characters."
+def text_maker(seed=0):
+    "A function that makes another text of 6 to 40 words, English-looking ones and pairs of Chinese characters."
     rng = random.Random(seed)
     words = [''.join(rng.choices('etaoinshrdlu', k=rng.randint(2, 9))) for _ in range(5000)] + [''.join(rng.choices('的一是在不了有和人这中大为上个国我以要他', k=2)) for _ in range(2000)]
-    text = lambda: ' '.join(rng.choices(words, k=rng.randint(6, 40)))
+    return lambda: ' '.join(rng.choices(words, k=rng.randint(6, 40)))
+
+
+def write_file(path, mb):
+    "JSON lines with 1 positive and 7 negatives of 40-300 characters."
+    text = text_maker()
     with open(path, 'w', encoding='utf-8') as f:
         while f.tell() < mb * 2**20:
             f.write(''.join(json.dumps(dict(query=text(), pos=[text()], neg=[text() for _ in range(7)]), ensure_ascii=False) + '\n' for _ in range(200)))

@@ -5,14 +5,13 @@
 BM25 over texts of 6 to 40 words or pairs of Chinese characters; `python -m rerank_nb.mining` as users start it, in a process of its own. The peak is while the index is made; a second call, after a kill,
 finds the index on disk.
 """
-import argparse, json, random, re, subprocess, sys, tempfile, time
+import argparse, json, re, subprocess, sys, tempfile, time
 from pathlib import Path
+from data import text_maker
 
 
 def write_files(folder, texts, queries):
-    rng = random.Random(0)
-    words = [''.join(rng.choices('etaoinshrdlu', k=rng.randint(2, 9))) for _ in range(5000)] + [''.join(rng.choices('的一是在不了有和人这中大为上个国我以要他', k=2)) for _ in range(2000)]
-    text = lambda: ' '.join(rng.choices(words, k=rng.randint(6, 40)))
+    text = text_maker()
     with open(folder/'corpus.jsonl', 'w', encoding='utf-8') as f: f.writelines(json.dumps(dict(text=text()), ensure_ascii=False) + '\n' for _ in range(texts))
     with open(folder/'queries.jsonl', 'w', encoding='utf-8') as f: f.writelines(json.dumps(dict(query=text(), pos=[text()], neg=[]), ensure_ascii=False) + '\n' for _ in range(queries))
 

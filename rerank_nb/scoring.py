@@ -40,6 +40,7 @@ def in_parts(
     on_main(acc, lambda: _join(output, [(part(i), len(items(i))) for i in todo]))
     return str(output)
 
+# %% ../nbs/08_score.ipynb #c79da834
 def _join(output, parts):
     "One file of all parts, if each has its lines."
     with whole_file(output) as f:
