@@ -16,7 +16,7 @@ from common import ROOT, machine, save
 from debian_docs import build
 from example import DATA as EXAMPLE, SETTINGS, teach
 from rerank_nb.base import cosine_scores, make_base, write_teacher
-from rerank_nb.checkpoint import checksum
+from rerank_nb.files import checksum
 from rerank_nb.data import read_examples
 from rerank_nb.evaluation import evaluate_scores, load_lists, paired_bootstrap
 from rerank_nb.mining import BM25, words

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 config = ConfigParser(delimiters=['=']); config.read(ROOT/'settings.ini', encoding='utf-8'); config = config['DEFAULT']
 SOURCE = f"{config['git_url']}/blob/{config['branch']}/"
 BOOK = {'Start': ['index', 'tutorials/01_quickstart', 'tutorials/02_launch', 'tutorials/03_speed', 'tutorials/04_errors', 'tutorials/05_distill'],
-        'The library': ['00_data', '01_losses', '02_metrics', '03_model', '03a_engine', '03b_checkpoint', '04_trainer', '05_train_reranker', '06_evaluate', '07_mine', '08_score', '09_base', '10_tiny', '11_playground']}
+        'The library': ['00_files', '00_data', '01_losses', '02_metrics', '03_model', '03a_engine', '03b_checkpoint', '04_trainer', '05_train_reranker', '06_evaluate', '07_mine', '08_score', '09_base', '10_tiny', '11_playground']}
 
 
 def page(name, out):

@@ -15,8 +15,8 @@ import numpy as np, torch
 from safetensors import SafetensorError, safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
-from .data import UserError
-from .model import spread_layers, whole_file, whole_folder
+from .files import UserError, atomic_file, atomic_folder
+from .model import spread_layers
 
 # %% ../nbs/09_base.ipynb #e69af47d
 BLOCK = 32
@@ -298,7 +298,7 @@ def make_base(
     f = BaseFile(source or fetch_base(cache_dir or out.absolute().parent/'cache'))
     layers, keep = spread_layers(f.config['num_hidden_layers'], n_layers), pieces_to_keep(f.pieces)
     tk = make_tokenizer([f.pieces[i] for i in keep], f.scores[keep], f.config['max_position_embeddings'])
-    with whole_folder(out) as new:
+    with atomic_folder(out) as new:
         load_base(f, layers, keep).save_pretrained(new)
         tk.save_pretrained(new)
         card = CARD.format(layers=n_layers, of=f.config['num_hidden_layers'], package=PACKAGE, vocab=len(keep), pieces=len(f.pieces))
@@ -341,7 +341,7 @@ def write_teacher(
     pairs = [[q, d] for q, own in lists.items() for d in [*own, *pick(own)]]
     c = cosine_scores(base_dir, pairs, **kwargs)
     grades = (torch.sigmoid(2 * (c - c.mean()) / c.std().clamp_min(1e-6)) * 20).round().int().tolist()
-    with whole_file(path) as f: f.writelines(f'{q}\t{d}\tc{g:02d}\n' for (q, d), g in zip(pairs, grades))
+    with atomic_file(path) as f: f.writelines(f'{q}\t{d}\tc{g:02d}\n' for (q, d), g in zip(pairs, grades))
     return {f'c{g:02d}': g / 20 for g in range(21)}
 
 # %% ../nbs/09_base.ipynb #92b5f555

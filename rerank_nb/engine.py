@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration, parse_flag_from_env, patch_environment
 from accelerate.utils.launch import prepare_multi_gpu_env
 from accelerate.utils.other import get_free_port
-from .data import UserError
+from .files import UserError
 
 # %% ../nbs/03a_engine.ipynb #500e869b
 def launch_environment(

@@ -11,9 +11,10 @@ import argparse, json, sys
 from pathlib import Path
 import numpy as np
 import torch
-from .data import PairDataset, UserError, at_least, guess_format, read_label2id
+from .files import UserError, at_least, atomic_file
+from .data import PairDataset, guess_format, read_label2id
 from .metrics import gains_of, ranking_metrics
-from .model import CrossEncoder, whole_file
+from .model import CrossEncoder
 
 # %% ../nbs/06_evaluate.ipynb #ff4eab0d
 METRICS = ('ndcg@10', 'mrr@10', 'map', 'recall@10')
@@ -66,11 +67,11 @@ def write_files(
     for p in ds: texts.setdefault(p.group, p.query); docs.setdefault(p.doc, len(docs))
     doc = np.array([docs[ds[int(i)].doc] for i in keep])
     scores = np.asarray(scores, dtype=np.float32)[keep]
-    with whole_file(out/'metrics.json') as f: json.dump({k: _plain(v) for k, v in found.items() if k != 'per_query'}, f, indent=1)
+    with atomic_file(out/'metrics.json') as f: json.dump({k: _plain(v) for k, v in found.items() if k != 'per_query'}, f, indent=1)
     rows = found['per_query']
-    with whole_file(out/'per_query.jsonl') as f:
+    with atomic_file(out/'per_query.jsonl') as f:
         for i, g in enumerate(rows['group']): f.write(json.dumps({'query_id': f'q{g}', 'query': texts[int(g)], **{k: _plain(rows[k][i]) for k in METRICS}}, ensure_ascii=False) + '\n')
-    with whole_file(out/'run.trec') as run, whole_file(out/'qrels.trec') as qrels:
+    with atomic_file(out/'run.trec') as run, atomic_file(out/'qrels.trec') as qrels:
         for g in rows['group']:
             i = np.flatnonzero(groups == g)
             if not gains[i].any(): continue   # it has no value, and a TREC tool would count it as 0
@@ -168,7 +169,7 @@ def main(args=None):
             before = evaluate_scores(theirs, ds)
             write_files(Path(a.output_dir)/'baseline', ds, theirs, before, 'baseline')
             text = compare(before, found, ds, top=len(ds))
-            with whole_file(Path(a.output_dir)/'comparison.txt') as f: f.write(text + '\n')
+            with atomic_file(Path(a.output_dir)/'comparison.txt') as f: f.write(text + '\n')
             text = compare(before, found, ds)
             print('\n' + text)
     except UserError as e: sys.exit(f'error: {e}')

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from transformers import AutoModel, AutoTokenizer
 from tqdm.auto import tqdm
-from .data import DataError, LineError, PairDataset, UserError, _decode, at_least, guess_format
+from .data import DataError, LineError, PairDataset, _decode, guess_format
+from .files import UserError, at_least, atomic_folder
 from .engine import make_accelerator, on_main
-from .model import CrossEncoder, whole_folder
+from .model import CrossEncoder
 from .scoring import PATIENCE, file_mark, in_parts, model_mark
 
 # %% ../nbs/07_mine.ipynb #2a35fd4c
@@ -83,7 +84,7 @@ class BM25:
             return index
         def keep():
             if not Path(folder).exists():
-                with whole_folder(folder) as new: make().save(new, show_progress=False)
+                with atomic_folder(folder) as new: make().save(new, show_progress=False)
         if folder is None: self.index = make(); return
         keep() if acc is None else on_main(acc, keep)
         self.index = bm25s.BM25.load(folder, mmap=True, show_progress=False)

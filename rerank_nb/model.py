@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['HEADS', 'MODEL_FILE', 'packed_sdpa', 'packed_varlen', 'packed_attention', 'dropout', 'Dropout', 'can_pack',
-           'position_start', 'whole_folder', 'whole_file', 'CrossEncoder', 'compile_layers', 'token_batches',
-           'compute_score', 'rank', 'save_pretrained', 'spread_layers', 'keep_layers']
+           'position_start', 'CrossEncoder', 'compile_layers', 'token_batches', 'compute_score', 'rank',
+           'save_pretrained', 'spread_layers', 'keep_layers']
 
 # %% ../nbs/03_model.ipynb #b5d3b726
-import inspect, os, re, shutil, warnings
+import inspect, os, re, warnings
 from contextlib import contextmanager
 from itertools import groupby, islice
 from pathlib import Path
@@ -19,7 +19,8 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForSequenceCla
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.utils import logging as hf_logging
-from .data import Packed, PackCollator, UserError, encode_pairs, pack, pad, pair_template
+from .data import Packed, PackCollator, encode_pairs, pack, pad, pair_template
+from .files import UserError, atomic_folder
 
 # %% ../nbs/03_model.ipynb #d03121dc
 def packed_sdpa(
@@ -101,34 +102,6 @@ def can_pack(config)->bool: # A configuration of transformers
 def position_start(config)->int: # Position of the first token: XLM-RoBERTa and RoBERTa count from pad_token_id + 1
     "First position of a pair."
     return config.pad_token_id + 1 if 'roberta' in config.model_type else 0
-
-# %% ../nbs/03_model.ipynb #a7387a74
-@contextmanager
-def whole_folder(
-    folder, # The final name
-): # Yields the temporary folder to write into
-    "Write a folder under a temporary name and rename it when all is there; on an error nothing is left behind and what was there stays."
-    folder = Path(folder).resolve()
-    new, old = (folder.with_name(f'.{folder.name}.{x}.tmp') for x in ('new', 'old'))
-    if old.exists() and not folder.exists(): old.rename(folder)   # an earlier call was killed between its two renames
-    for p in (new, old): shutil.rmtree(p, ignore_errors=True)
-    new.mkdir(parents=True)
-    try: yield new
-    except BaseException: shutil.rmtree(new, ignore_errors=True); raise
-    if folder.exists(): folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-@contextmanager
-def whole_file(
-    path, # The final name
-): # Yields an open text file
-    "The same for one text file."
-    new = Path(path).with_name(f'.{Path(path).name}.new.tmp')
-    try:
-        with open(new, 'w', encoding='utf-8') as f: yield f
-        new.replace(path)
-    finally: new.unlink(missing_ok=True)
 
 # %% ../nbs/03_model.ipynb #9074103c
 @contextmanager
@@ -332,7 +305,7 @@ def save_pretrained(self:CrossEncoder,
     if state_dict is not None: state_dict = {k.removeprefix('model.'): v for k, v in state_dict.items()}
     self.model.config.problem_type = None
     self.tokenizer.model_max_length = self.max_len
-    with whole_folder(folder) as new, _quiet():
+    with atomic_folder(folder) as new, _quiet():
         self.model.save_pretrained(new, state_dict=state_dict)
         self.tokenizer.backend_tokenizer.no_truncation()   # else the last max_len would be saved
         self.tokenizer.save_pretrained(new)

@@ -8,7 +8,7 @@ __all__ = ['ranked_html', 'Playground']
 # %% ../nbs/11_playground.ipynb #988a8628
 import html
 import torch
-from .data import UserError
+from .files import UserError
 
 # %% ../nbs/11_playground.ipynb #41ea8b55
 def ranked_html(

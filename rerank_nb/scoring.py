@@ -9,10 +9,10 @@ __all__ = ['PATIENCE', 'in_parts', 'file_mark', 'model_mark', 'score_dataset', '
 import argparse, json, os, shutil, sys
 from pathlib import Path
 from tqdm.auto import tqdm
-from .data import PairDataset, UserError, at_least, guess_format, read_label2id
-from .checkpoint import checksum
+from .files import UserError, at_least, atomic_file, checksum
+from .data import PairDataset, guess_format, read_label2id
 from .engine import make_accelerator, on_main
-from .model import CrossEncoder, whole_file
+from .model import CrossEncoder
 
 # %% ../nbs/08_score.ipynb #9bbefb0e
 def in_parts(
@@ -34,7 +34,7 @@ def in_parts(
     missing = on_main(acc, lambda: [i for i in todo if not part(i).exists()])[acc.process_index::acc.num_processes]
     with tqdm(total=sum(len(items(i)) for i in missing), desc=output.name, unit='line', disable=not acc.is_main_process) as bar:
         for i in missing:
-            with whole_file(part(i)) as f:
+            with atomic_file(part(i)) as f:
                 for l in lines_of(items(i)): f.write(l + '\n'); bar.update()
     acc.wait_for_everyone()
     on_main(acc, lambda: _join(output, [(part(i), len(items(i))) for i in todo]))
@@ -43,7 +43,7 @@ def in_parts(
 # %% ../nbs/08_score.ipynb #c79da834
 def _join(output, parts):
     "One file of all parts, if each has its lines."
-    with whole_file(output) as f:
+    with atomic_file(output) as f:
         for p, n in parts:
             text = p.read_text(encoding='utf-8')
             if text.count('\n') != n: raise UserError(f"{p}: found {text.count(chr(10))} lines, expected {n}: remove this part and start again")
@@ -59,7 +59,7 @@ def _open_parts(output, parts, settings):
     there = len(list(parts.glob('0*.jsonl')))
     if not known.exists():
         if there: raise UserError(f'--output: {parts} holds parts without the settings they were made with: remove that folder')
-        with whole_file(known) as f: json.dump(settings, f)
+        with atomic_file(known) as f: json.dump(settings, f)
     was = json.loads(known.read_text(encoding='utf-8'))
     changed = [f'{k}: {was.get(k)!r}, now {v!r}' for k, v in settings.items() if was.get(k) != v]
     if changed: raise UserError(f"--output: {parts} holds parts of another call ({'; '.join(changed)}). Go on with the same settings, or remove that folder")

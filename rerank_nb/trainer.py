@@ -21,8 +21,9 @@ from accelerate.utils import DistributedType, set_seed
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
-from .checkpoint import check_same, checksum, find_checkpoint, go_on_from, load_checkpoint, own_files, prune_checkpoints, save_checkpoint, save_model, seed_step, series
-from .data import LABEL2ID, ListBatches, PairBatches, PairDataset, UserError, describe, guess_format, read_label2id
+from .checkpoint import check_same, find_checkpoint, go_on_from, load_checkpoint, own_files, prune_checkpoints, save_checkpoint, save_model, seed_step, series
+from .data import LABEL2ID, ListBatches, PairBatches, PairDataset, describe, guess_format, read_label2id
+from .files import UserError, checksum
 from .engine import Stopped, StopSignal, check_layers, forget_accelerator, make_accelerator, on_main, sharding_table
 from .losses import LISTWISE, LOSSES, constant_loss, get_loss, n_units, perfect_loss
 from .metrics import gains_of, ranking_metrics
