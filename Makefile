@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: train test test-all check docs readme graph release bench bench-all data-bench clean
+.PHONY: train test test-all mutate gpu check docs readme graph release bench bench-all data-bench clean
 
 $(STAMP): settings.ini setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -20,17 +20,23 @@ models/me5-small-zh-en-%/config.json: $(STAMP)
 	python -m rerank_nb.base --output_dir models/me5-small-zh-en-$* --layers $*
 
 train: models/me5-small-zh-en/config.json  ## the main job: base weights -> reranker, before and after
-	python benchmarks/example.py
+	python examples/zh_en.py
 
-test test-all: export OMP_NUM_THREADS = 1   # tests run two at a time
+test test-all mutate: export OMP_NUM_THREADS = 1   # tests run two at a time
 
 test: $(STAMP) models/me5-small-zh-en-3/config.json  ## notebooks and pytest, without what is marked slow or gpu
 	nbdev_test --n_workers 2
 	python -m pytest -q -n 2 --dist worksteal tests
 
-test-all: $(STAMP) models/me5-small-zh-en-3/config.json models/me5-small-zh-en/config.json  ## with the slow set
+test-all: $(STAMP) models/me5-small-zh-en-3/config.json models/me5-small-zh-en/config.json  ## with the slow set, without gpu; mutate is beside it
 	nbdev_test --n_workers 1 --flags slow
-	python -m pytest -q tests -m ""
+	python -m pytest -q tests -m "not gpu"
+
+mutate: $(STAMP)  ## break the source in some 130 small ways, one at a time: do the tests see it? Half an hour on two idle cores
+	python tests/mutate.py
+
+gpu: $(STAMP)  ## what needs a GPU: marked cells and tests, parity with the CPU, rates and their share of the peak; ten minutes
+	python benchmarks/gpu.py
 
 check: $(STAMP)  ## are the notebooks clean and the package in sync with them?
 	nbdev_export

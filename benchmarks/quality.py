@@ -1,20 +1,25 @@
 """What does each loss do to a ranked list, and what does sentence-transformers make of the same data?
 
-    python benchmarks/quality.py [--data example] [--contenders classfication ce ...] [--seeds 0 1 2]        # half an hour on 2 cores; a second call does what is missing
-    python benchmarks/quality.py --data debian --contenders classfication ce listnet ranknet lambda sentence-transformers     # an hour: man pages, see debian_docs.py
-    python benchmarks/quality.py --data debian_all --contenders ce --seeds 0                                 # up to 200 queries of each kind: man pages, package descriptions, handbooks and FAQs; an hour, the taught start included
+    python benchmarks/quality.py [--data example] [--contenders classfication ce ...] [--seeds 0 1 2]
+    python benchmarks/quality.py --data debian --contenders classfication ce listnet ...
+    python benchmarks/quality.py --data debian_all --contenders ce --seeds 0
 
-Start: the default base with all twelve layers, whose head is first taught by the base's own cosines over the training texts, once, for all (no label is read). Then every contender sees all pairs of the training file once or twice (`LESSONS`), in batches of
-30 pairs (whole queries for a list-wise loss), so the steps are the same, with the same rate, schedule and seeds; sentence-transformers trains with its BinaryCrossEntropyLoss. Reported is NDCG@10: a query's value is its mean over the seeds, intervals
-are paired bootstraps over the queries.
+The first takes half an hour on 2 cores; a second call does what is missing. The second takes an hour: man pages, see
+debian_docs.py; all contenders but listmle are on record. The third has up to 200 queries of each kind: man pages,
+package descriptions, handbooks and FAQs; an hour, the taught start included.
+
+Start: the default base with all twelve layers, whose head is first taught by the base's own cosines over the training
+texts, once, for all (no label is read). Then every contender sees all pairs of the training file once or twice
+(`LESSONS`), in batches of 30 pairs (whole queries for a list-wise loss), so the steps are the same, with the same rate,
+schedule and seeds; sentence-transformers trains with its BinaryCrossEntropyLoss. Reported is NDCG@10: a query's value
+is its mean over the seeds, intervals are paired bootstraps over the queries.
 """
-import argparse, contextlib, io, json, re, tempfile, time
+import argparse, contextlib, io, json, sys, tempfile, time
 from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from common import ROOT, machine, save
-from debian_docs import build
-from example import DATA as EXAMPLE, SETTINGS, teach
+from debian_docs import build, is_chinese
 from rerank_nb.base import cosine_scores, make_base, write_teacher
 from rerank_nb.files import checksum
 from rerank_nb.data import read_examples
@@ -22,30 +27,43 @@ from rerank_nb.evaluation import evaluate_scores, load_lists, paired_bootstrap
 from rerank_nb.mining import BM25, words
 from rerank_nb.model import CrossEncoder
 from rerank_nb.trainer import TrainConfig, train
+sys.path.insert(0, str(ROOT/'examples'))
+from zh_en import DATA as EXAMPLE, SETTINGS, teach
 
 THEIRS = 'sentence-transformers'
 CONTENDERS = ['classfication', 'ce', 'listnet', 'listmle', 'ranknet', 'lambda', THEIRS]
 MAX_LEN, BATCH = 160, 30
+QUIET = dict(max_len=MAX_LEN, save_on_epoch_end=False, overwrite_output_dir=True)
 LESSONS = dict(example=(3e-5, 2), debian=(5e-5, 1), debian_all=(5e-5, 2))      # learning rate, epochs
 OUT = ROOT/'output/quality'
 BASE = ROOT/'models/me5-small-zh-en'
 
 
-def debian(everything=False):
-    "(training file, {name: dev lists}, folder of the taught start); with everything there are up to 200 training lists of each kind, and dev lists of books and packages too, but the start is the same."
-    data, out = ROOT/'output/debian_docs', OUT/'debian'
-    print(build(data), flush=True)
+def taught_on_man_pages(file, out):
+    "Folder of the taught start."
     if not (out/'taught/model/config.json').exists():
         (out/'taught').mkdir(parents=True, exist_ok=True)
-        label2id = write_teacher(BASE, [ex for _, ex in read_examples(data/'train.jsonl')], out/'teacher.tsv', others=5)
-        train(TrainConfig(BASE, out/'teacher.tsv', out/'taught', loss_type='regression', label2id=json.dumps(label2id), lr=8e-5, epochs=2, max_len=MAX_LEN, save_on_epoch_end=False, overwrite_output_dir=True))
+        texts = [ex for _, ex in read_examples(file)]
+        label2id = json.dumps(write_teacher(BASE, texts, out/'teacher.tsv', others=5))
+        lesson = dict(loss_type='regression', label2id=label2id, lr=8e-5, epochs=2)
+        train(TrainConfig(BASE, out/'teacher.tsv', out/'taught', **lesson, **QUIET))
+    return out/'taught/model'
+
+
+def debian(everything=False):
+    """(training file, {name: dev lists}, folder of the taught start); with everything there are up to 200 training
+    lists of each kind, and dev lists of books and packages too, but the start is the same."""
+    data = ROOT/'output/debian_docs'
+    print(build(data), flush=True)
+    start = taught_on_man_pages(data/'train.jsonl', OUT/'debian')
     names = dict(en='English', zh='Chinese', zhen='Chinese to English')
     if everything:
         data = ROOT/'output/debian_docs_all'
         print(build(data, everything=True, train_queries=200, dev_queries=40), flush=True)
         names |= {f'{kind}_{k}': f'{v}, {kind}s' for kind in ('book', 'package') for k, v in names.items()}
         (OUT/'debian_all').mkdir(exist_ok=True)
-    return data/'train.jsonl', {name: load_lists(data/f'dev_{k}.jsonl') for k, name in names.items()}, out/'taught/model'
+    dev = {name: load_lists(data/f'dev_{k}.jsonl') for k, name in names.items()}
+    return data/'train.jsonl', dev, start
 
 
 def example():
@@ -54,31 +72,40 @@ def example():
     out.mkdir(parents=True, exist_ok=True)
     if not (start/'config.json').exists(): teach(str(BASE), str(ROOT/'output/example'), SETTINGS['teacher'])
     lines = (EXAMPLE/'binary_dev.jsonl').read_text(encoding='utf-8').splitlines(True)
-    for name, chinese in (('zh', True), ('en', False)): (out/f'dev_{name}.jsonl').write_text(''.join(l for l in lines if bool(re.search('[\u4e00-\u9fff]', json.loads(l)['query'])) == chinese), encoding='utf-8')
-    return EXAMPLE/'binary_train.jsonl', {'English': load_lists(out/'dev_en.jsonl'), 'Chinese': load_lists(out/'dev_zh.jsonl')}, start
+    for name, chinese in (('zh', True), ('en', False)):
+        text = ''.join(l for l in lines if is_chinese(json.loads(l)['query']) == chinese)
+        (out/f'dev_{name}.jsonl').write_text(text, encoding='utf-8')
+    dev = {'English': load_lists(out/'dev_en.jsonl'), 'Chinese': load_lists(out/'dev_zh.jsonl')}
+    return EXAMPLE/'binary_train.jsonl', dev, start
 
 
 def values(score, dev):
     "NDCG@10 of each dev query: `score` is a function from pairs to numbers."
-    return {k: evaluate_scores(np.asarray(score([[p.query, p.doc] for p in ds])), ds)['per_query']['ndcg@10'].tolist() for k, ds in dev.items()}
+    def ndcg(ds):
+        scores = np.asarray(score([[p.query, p.doc] for p in ds]))
+        return evaluate_scores(scores, ds)['per_query']['ndcg@10'].tolist()
+    return {k: ndcg(ds) for k, ds in dev.items()}
 
 
 def bm25(pairs):
     docs = list(dict.fromkeys(d for _, d in pairs))
-    place, index, out = {d: i for i, d in enumerate(docs)}, BM25(docs), {}
+    place = {d: i for i, d in enumerate(docs)}
+    index, out = BM25(docs).index, {}
     for q in dict.fromkeys(q for q, _ in pairs):
-        known = [w for w in words(q) if w in index.index.vocab_dict]
-        out[q] = index.index.get_scores(known) if known else np.zeros(len(docs))
+        known = [w for w in words(q) if w in index.vocab_dict]
+        out[q] = index.get_scores(known) if known else np.zeros(len(docs))
     return [out[q][place[d]] for q, d in pairs]
 
 
 def reranker(folder):
-    m = CrossEncoder.from_pretrained(folder); m.new_head = False
+    m = CrossEncoder.from_pretrained(folder)
+    m.new_head = False
     return lambda pairs: m.compute_score(pairs, max_len=MAX_LEN, progress=False)
 
 
 def ours(start, file, loss, seed, out, lr, epochs):
-    train(TrainConfig(start, file, out, loss_type=loss, lr=lr, epochs=epochs, batch_size=BATCH, max_len=MAX_LEN, seed=seed, save_on_epoch_end=False, overwrite_output_dir=True))
+    lesson = dict(loss_type=loss, lr=lr, epochs=epochs, batch_size=BATCH, seed=seed)
+    train(TrainConfig(start, file, out, **lesson, **QUIET))
     return reranker(f'{out}/model')
 
 
@@ -88,30 +115,50 @@ def theirs(start, file, seed, lr, epochs):
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
     rows = [(ex.query, d, y) for _, ex in read_examples(file) for d, y in zip(ex.docs, ex.targets)]
+    queries, passages, labels = map(list, zip(*rows))
+    data = Dataset.from_dict(dict(query=queries, passage=passages, label=labels))
     model = Theirs(str(start), num_labels=1, max_length=MAX_LEN, device='cpu')
-    args = CrossEncoderTrainingArguments(output_dir=tempfile.mkdtemp(), per_device_train_batch_size=BATCH, learning_rate=lr, num_train_epochs=epochs, lr_scheduler_type='cosine', warmup_steps=.1, weight_decay=.01, seed=seed,
-                                         save_strategy='no', report_to='none', use_cpu=True, disable_tqdm=True)
-    CrossEncoderTrainer(model=model, args=args, train_dataset=Dataset.from_dict(dict(zip(('query', 'passage', 'label'), map(list, zip(*rows))))), loss=BinaryCrossEntropyLoss(model)).train()
+    args = CrossEncoderTrainingArguments(
+        output_dir=tempfile.mkdtemp(), per_device_train_batch_size=BATCH, learning_rate=lr, num_train_epochs=epochs,
+        lr_scheduler_type='cosine', warmup_steps=.1, weight_decay=.01, seed=seed, save_strategy='no', report_to='none',
+        use_cpu=True, disable_tqdm=True)
+    CrossEncoderTrainer(model=model, args=args, train_dataset=data, loss=BinaryCrossEntropyLoss(model)).train()
     return lambda pairs: model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
 
 
 def run(name, seed, data, file, dev, start):
     "One contender with one seed: per-query values, from disk if they are there."
     lr, epochs = LESSONS[data]
-    path = OUT/f'{data}/{name}-{seed}-{checksum(file):08x}-{lr:g}-{epochs}.json'      # other data or another lesson is another run
+    lesson = f'{checksum(file):08x}-{lr:g}-{epochs}'      # other data or another lesson is another run
+    path = OUT/f'{data}/{name}-{seed}-{lesson}.json'
     if not path.exists():
         began = time.time()
-        with contextlib.redirect_stdout(io.StringIO()): score = theirs(start, file, seed, lr, epochs) if name == THEIRS else ours(start, file, name, seed, OUT/f'{data}/{name}-{seed}', lr, epochs)
+        with contextlib.redirect_stdout(io.StringIO()):
+            if name == THEIRS: score = theirs(start, file, seed, lr, epochs)
+            else: score = ours(start, file, name, seed, OUT/f'{data}/{name}-{seed}', lr, epochs)
         trained = time.time() - began
-        path.write_text(json.dumps(dict(seconds=round(trained), values=values(score, dev))))
-        print(f'{name}, seed {seed}: {trained:.0f} s, ' + ', '.join(f'{k} {np.mean(v):.3f}' for k, v in json.loads(path.read_text())['values'].items()), flush=True)
-    return json.loads(path.read_text())
+        found = values(score, dev)
+        path.write_text(json.dumps(dict(seconds=round(trained), values=found)))
+        means = ', '.join(f'{k} {np.mean(v):.3f}' for k, v in found.items())
+        print(f'{name}, seed {seed}: {trained:.0f} s, {means}', flush=True)
+    return json.loads(path.read_text())['values']
+
+
+def untrained(dev, start):
+    "Per-query values of what stands beside the contenders."
+    torch.manual_seed(42)      # the head is random
+    return {
+        'BM25': values(bm25, dev),
+        "the base's cosine": values(lambda pairs: cosine_scores(BASE, pairs), dev),
+        'before: a fresh head': values(reranker(BASE), dev),
+        'taught by the cosine': values(reranker(start), dev)}
 
 
 def keep_scores(start, runs):
     "Every dev pair's score, in the order of the file, for the tutorial on errors."
     pairs = [[p.query, p.doc] for p in load_lists(EXAMPLE/'binary_dev.jsonl')]
-    scores = {"the base's cosine": cosine_scores(BASE, pairs), 'taught by the cosine': reranker(start)(pairs), **{n: reranker(OUT/f'example/{n}-{seed}/model')(pairs) for n, seed in runs}}
+    scores = {"the base's cosine": cosine_scores(BASE, pairs), 'taught by the cosine': reranker(start)(pairs)}
+    for name, seed in runs: scores[name] = reranker(OUT/f'example/{name}-{seed}/model')(pairs)
     save('example_dev_scores', dict(scores={n: [round(float(x), 4) for x in s] for n, s in scores.items()}))
 
 
@@ -120,29 +167,62 @@ def cell(a, b):
     return f'{mean:+.3f} ({lo:+.3f} to {hi:+.3f})' + ('' if lo <= 0 <= hi else ' *')
 
 
-def main():
+def whole(found): return np.concatenate(list(found.values()))
+
+
+def table(corner, dev, rows):
+    "A table in Markdown: {name: cells}, a column for each dev set and one for all."
+    head = f"|{corner}| {' | '.join(dev)} | all |\n|---|{'---|' * (len(dev) + 1)}"
+    return '\n'.join([head, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())])
+
+
+def mean_cells(found, seeds):
+    "Means of the dev sets, with half the range between the seeds where there are some, and the mean of all."
+    cells = [f'{np.mean(v):.3f}' for v in found.values()]
+    if seeds:
+        ranges = [np.ptp([np.mean(s[k]) for s in seeds]) for k in found]
+        cells = [f'{c} ±{r/2:.3f}' for c, r in zip(cells, ranges)]
+    return [*cells, f'{whole(found).mean():.3f}']
+
+
+def difference_cells(found, other):
+    return [*(cell(found[k], other[k]) for k in found), cell(whole(found), whole(other))]
+
+
+def report(rows, spread, first, dev):
+    "The tables: means of all, and differences of the first contender to the others."
+    seeds, queries = len(spread[first]), ', '.join(f'{len(v)} {k}' for k, v in rows['BM25'].items())
+    print(f'\n{machine()}\nNDCG@10, {seeds} seeds, {queries} queries\n')
+    print(table(' ', dev, {n: mean_cells(v, spread.get(n)) for n, v in rows.items()}))
+    print(f'\n± half the range between seeds. '
+          f'Differences of {first} to the others, 95% interval, * where it does not contain 0\n')
+    others = {n: difference_cells(v, rows[first]) for n, v in rows.items() if n != first}
+    print(table(f' {first} beside ', dev, others))
+
+
+def arguments():
     p = argparse.ArgumentParser()
-    p.add_argument('--data', choices=list(LESSONS), default='example'); p.add_argument('--contenders', nargs='+', default=CONTENDERS); p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    a = p.parse_args()
+    p.add_argument('--data', choices=list(LESSONS), default='example')
+    p.add_argument('--contenders', nargs='+', default=CONTENDERS)
+    p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    return p.parse_args()
+
+
+def main():
+    a = arguments()
     make_base(BASE)
-    file, dev, start = dict(example=example, debian=debian, debian_all=partial(debian, everything=True))[a.data]()
-    torch.manual_seed(42)
-    rows = {'BM25': values(bm25, dev), "the base's cosine": values(lambda pairs: cosine_scores(BASE, pairs), dev), 'before: a fresh head': values(reranker(BASE), dev), 'taught by the cosine': values(reranker(start), dev)}
+    sources = dict(example=example, debian=debian, debian_all=partial(debian, everything=True))
+    file, dev, start = sources[a.data]()
+    rows, spread = untrained(dev, start), {n: [] for n in a.contenders}
     for n, v in rows.items(): print(n, {k: round(float(np.mean(x)), 3) for k, x in v.items()}, flush=True)
-    spread = {}
     for seed in a.seeds:
-        for name in a.contenders: spread.setdefault(name, []).append(run(name, seed, a.data, file, dev, start)['values'])
-    rows |= {n: {k: np.mean([v[k] for v in all_], axis=0) for k in dev} for n, all_ in spread.items()}
-    print(f"\n{machine()}\nNDCG@10, {len(a.seeds)} seeds, {', '.join(f'{len(v)} {k}' for k, v in rows['BM25'].items())} queries\n\n| | {' | '.join(dev)} | all |\n|---|{'---|' * (len(dev) + 1)}")
-    whole = {n: np.concatenate([v[k] for k in dev]) for n, v in rows.items()}
-    for n, v in rows.items():
-        between = [np.ptp([np.mean(x[k]) for x in spread[n]]) for k in dev] if n in spread else None
-        print(f"| {n} | " + ' | '.join(f'{np.mean(v[k]):.3f}' + (f' ±{between[i]/2:.3f}' if between else '') for i, k in enumerate(dev)) + f' | {whole[n].mean():.3f} |')
-    print(f"\n± half the range between seeds. Differences of {a.contenders[0]} to the others, 95% interval, * where it does not contain 0\n\n| {a.contenders[0]} beside | {' | '.join(dev)} | all |\n|---|{'---|' * (len(dev) + 1)}")
-    for n in rows:
-        if n != a.contenders[0]: print(f'| {n} | ' + ' | '.join(cell(rows[n][k], rows[a.contenders[0]][k]) for k in dev) + f' | {cell(whole[n], whole[a.contenders[0]])} |')
+        for n in a.contenders: spread[n].append(run(n, seed, a.data, file, dev, start))
+    rows |= {n: {k: np.mean([v[k] for v in seeds], axis=0) for k in dev} for n, seeds in spread.items()}
+    report(rows, spread, a.contenders[0], dev)
     if a.data == 'example': keep_scores(start, [(n, a.seeds[0]) for n in a.contenders[:2] if n != THEIRS])
-    save(f'quality_{a.data}', dict(seeds=a.seeds, ndcg={n: {k: round(float(np.mean(v[k])), 4) for k in dev} for n, v in rows.items()}, per_query={n: {k: np.round(v[k], 4).tolist() for k in dev} for n, v in rows.items()}))
+    ndcg = {n: {k: round(float(np.mean(x)), 4) for k, x in v.items()} for n, v in rows.items()}
+    per_query = {n: {k: np.round(x, 4).tolist() for k, x in v.items()} for n, v in rows.items()}
+    save(f'quality_{a.data}', dict(seeds=a.seeds, ndcg=ndcg, per_query=per_query))
 
 
 if __name__ == '__main__': main()

@@ -1,9 +1,10 @@
 """Build the site from the notebooks: python docs/build.py [TARGET]        (make docs)
 
-Pages are the notebooks with their outputs, the README, and an API page a module: signature, table of parameters from the comments in the code, link to the source.
-mkdocs with the material theme makes the HTML, search included. `docs/check.py` walks the result.
+Pages are the notebooks with their outputs, the README, and an API page a module: signature, table of parameters from
+the comments in the code, link to the source. mkdocs with the material theme makes the HTML, search included.
+`docs/check.py` walks the result.
 """
-import importlib, inspect, re, shutil, subprocess, sys, tempfile
+import importlib, inspect, os, re, shutil, subprocess, sys, tempfile
 from configparser import ConfigParser
 from pathlib import Path
 import graph, nbformat, yaml
@@ -12,62 +13,144 @@ from latex2mathml.converter import convert
 from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parent.parent
-config = ConfigParser(delimiters=['=']); config.read(ROOT/'settings.ini', encoding='utf-8'); config = config['DEFAULT']
+config = ConfigParser(delimiters=['='])
+config.read(ROOT/'settings.ini', encoding='utf-8')
+config = config['DEFAULT']
 SOURCE = f"{config['git_url']}/blob/{config['branch']}/"
-BOOK = {'Start': ['index', 'tutorials/01_quickstart', 'tutorials/02_launch', 'tutorials/03_speed', 'tutorials/04_errors', 'tutorials/05_distill'],
-        'The library': ['00_files', '00_data', '01_losses', '02_metrics', '03_model', '03a_engine', '03b_checkpoint', '04_trainer', '05_train_reranker', '06_evaluate', '07_mine', '08_score', '09_base', '10_tiny', '11_playground']}
+BOOK = {
+    'Start': ['index', 'tutorials/01_quickstart', 'tutorials/02_launch', 'tutorials/03_speed', 'tutorials/04_errors',
+              'tutorials/05_distill'],
+    'The library': ['00_files', '00_data', '01_losses', '02_metrics', '03_model', '03a_engine', '03b_checkpoint',
+                    '04_trainer', '05_train_reranker', '06_evaluate', '07_mine', '08_score', '09_base', '10_tiny',
+                    '11_playground']}
+PAGES = ['docs/guarantees.md', 'docs/peers.md', 'docs/rag_retrieval.md', 'benchmarks/README.md', 'CHANGELOG.md',
+         'CONTRIBUTING.md']
+FIRST = {'data': ['PairDataset'], 'model': ['CrossEncoder'], 'trainer': ['TrainConfig', 'train'], 'engine': ['launch'],
+         'evaluation': ['load_lists', 'evaluate_scores'], 'mining': ['mine'], 'scoring': ['score_dataset'],
+         'base': ['make_base']}
+NOISE = ('training:', 'scoring:', 'Writing', 'Loading')   # how bars begin
+CSS = (
+    '.md-typeset pre > code { white-space: pre-wrap; } '
+    '.md-typeset p:has(math) { overflow-x: auto; overflow-y: hidden; } '
+    '.md-typeset table:not([class]) { font-size: .7rem; } '
+    '@media (max-width: 44em) { '
+    '.md-typeset table:not([class]) :is(th, td) { min-width: 0; padding: .5em .6em; } '
+    '.md-typeset td:first-child code { white-space: nowrap; } } '
+    '@media (min-width: 76em) { .md-grid { max-width: 78rem; } }\n')
+
+
+def directive(cell, pattern):
+    "Match of a `#|` line of a code cell; None where it has no such line."
+    return re.search(rf'^#\s*\|\s*{pattern}', cell.source, re.M) if cell.cell_type == 'code' else None
+
+
+def visible(output):
+    "Is it for a reader? Warnings and bars are not."
+    text = output.get('data', {}).get('text/plain', '')
+    return output.get('name') != 'stderr' and not text.startswith(NOISE)
+
+
+def tidy(output):
+    "An output as a page shows it: the last state of a bar, a word for a form, a picture without its text."
+    if output.output_type == 'stream':
+        output.text = '\n'.join(l.split('\r')[-1] for l in output.text.split('\n'))
+    data = output.get('data', {})
+    data.pop('application/vnd.jupyter.widget-view+json', None)
+    if data.get('text/plain', '').startswith('VBox('): data['text/plain'] = 'a form: it needs the notebook'
+    if 'image/png' in data: data.pop('text/plain', None)
+    return output
+
+
+def shown(cell):
+    "The cell as a page shows it, without its directives; None where nothing is left of it."
+    if cell.cell_type != 'code': return cell
+    if directive(cell, r'default_exp\s+\S') or directive(cell, 'hide'): return None
+    if directive(cell, r'echo:\s*false'): cell.source = ''
+    cell.source = re.sub(r'^#\s*\|.*\n?', '', cell.source, flags=re.M)
+    cell.outputs = [tidy(o) for o in cell.outputs if visible(o)]
+    return cell if cell.source or cell.outputs else None
 
 
 def page(name, out):
     "One notebook as Markdown with its pictures; returns its title."
     nb = nbformat.read(ROOT/f'nbs/{name}.ipynb', 4)
-    cells, module = [], None
-    for c in nb.cells:
-        if c.cell_type == 'code':
-            if m := re.search(r'^#\s*\|\s*default_exp\s+(\S+)', c.source, re.M): module = m[1]; continue
-            if re.search(r'^#\s*\|\s*hide', c.source, re.M): continue
-            if re.search(r'^#\s*\|\s*echo:\s*false', c.source, re.M): c.source = ''
-            c.source = re.sub(r'^#\s*\|.*\n?', '', c.source, flags=re.M)
-            for o in c.outputs:   # a bar shows its last state, a widget nothing
-                if o.output_type == 'stream': o.text = '\n'.join(l.split('\r')[-1] for l in o.text.split('\n'))
-                data = o.get('data', {})
-                data.pop('application/vnd.jupyter.widget-view+json', None)
-                if data.get('text/plain', '').startswith('VBox('): data['text/plain'] = 'a form: it needs the notebook'
-            c.outputs = [o for o in c.outputs if not (o.output_type == 'stream' and o.name == 'stderr') and not o.get('data', {}).get('text/plain', '').startswith(('training:', 'scoring:', 'Writing', 'Loading'))]
-            for o in c.outputs:
-                if 'data' in o and 'image/png' in o.data: o.data.pop('text/plain', None)
-            if not c.source and not c.outputs: continue
-        cells.append(c)
-    nb.cells, nb.metadata['language_info'] = cells, {'name': 'python'}
-    body, parts = MarkdownExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(nb, resources=dict(output_files_dir=f'{Path(name).name}_files', unique_key=Path(name).name))
-    target = out/f'{name}.md'
+    modules = [m[1] for c in nb.cells if (m := directive(c, r'default_exp\s+(\S+)'))]
+    nb.cells = [c for c in map(shown, nb.cells) if c]
+    nb.metadata['language_info'] = {'name': 'python'}
+    stem, target = Path(name).name, out/f'{name}.md'
+    exporter = MarkdownExporter(exclude_input_prompt=True, exclude_output_prompt=True)
+    body, parts = exporter.from_notebook_node(nb, dict(output_files_dir=f'{stem}_files', unique_key=stem))
     target.parent.mkdir(parents=True, exist_ok=True)
     for path, data in parts['outputs'].items():
-        p = target.parent/path
-        p.parent.mkdir(parents=True, exist_ok=True); p.write_bytes(data)
-    body = links(mathematics(re.sub(r'```python\s*```\n*', '', body)), name)
-    if module: body = re.sub(r'^(# .*\n)', rf'\1\n[API of rerank_nb.{module}]({"../" * name.count("/")}api/{module}.md) · [notebook]({SOURCE}nbs/{name}.ipynb)\n', body, count=1, flags=re.M)
+        picture = target.parent/path
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(data)
+    without_empty_blocks = re.sub(r'```python\s*```\n*', '', body)
+    body = links(mathematics(without_empty_blocks), f'nbs/{name}', name)
+    if modules: body = under_title(body, api_link(modules[-1], name))
     target.write_text(body, encoding='utf-8')
     return re.search(r'^# (.*)', body, re.M)[1]
 
 
+def api_link(module, name):
+    "The line of a notebook's page that leads to the API of its module and to its source."
+    up = '../' * name.count('/')
+    return f'[API of rerank_nb.{module}]({up}api/{module}.md) · [notebook]({SOURCE}nbs/{name}.ipynb)'
+
+
+def under_title(body, line):
+    return re.sub(r'^(# .*\n)', rf'\1\n{line}\n', body, count=1, flags=re.M)
+
+
 def mathematics(body):
-    "$...$ as MathML, which browsers draw without a script; in a span, so that a line which begins with one stays a paragraph."
-    outside = re.split(r'(```.*?```|`[^`\n]+`)', body, flags=re.S)
-    return ''.join(t if i % 2 else re.sub(r'(?<![\\$\w])\$(?=\S)([^$\n]+?)(?<=\S)\$(?!\w)', lambda m: f'<span>{convert(m[1])}</span>', t) for i, t in enumerate(outside))
+    "$...$ as MathML, which browsers draw without a script; in a span: a line that begins with it stays a paragraph."
+    pieces = re.split(r'(```.*?```|`[^`\n]+`)', body, flags=re.S)   # every second one is code
+    formula = r'(?<![\\$\w])\$(?=\S)([^$\n]+?)(?<=\S)\$(?!\w)'
+    def mathml(m): return f'<span>{convert(m[1])}</span>'
+    return ''.join(t if i % 2 else re.sub(formula, mathml, t) for i, t in enumerate(pieces))
 
 
-def links(body, name):
-    "Links between notebooks become links between pages; links to files of the project go to its source."
-    here = (ROOT/'nbs'/name).parent
+def site_name(path):
+    "File of a page of PAGES on the site."
+    p = Path(path)
+    return f'{(p.parent.name if p.stem == "README" else p.stem).lower()}.md'
+
+
+def links(body, source, page):
+    """Links of a text that stands at `source` in the project and at `page` on the site.
+
+    Notebooks and the pages of PAGES become links between pages, other files of the project lead to its source.
+    """
+    at = {(ROOT/'nbs'/n).with_suffix('.ipynb'): f'{n}.md' for names in BOOK.values() for n in names}
+    at |= {ROOT/p: site_name(p) for p in PAGES}
     def one(m):
         text, url = m[1], m[2]
         if re.match(r'(https?:|#|data:)', url) or '_files/' in url: return m[0]
-        path = (here/url.split('#')[0]).resolve()
-        if path.suffix == '.ipynb' and path.is_relative_to(ROOT/'nbs'): return f"{text}({Path(url.removeprefix('../nbs/')).with_suffix('.md')})"
+        path = (ROOT/source).parent.joinpath(url.split('#')[0]).resolve()
+        if path in at: return f'{text}({os.path.relpath(at[path], Path(page).parent)})'
         if path.exists() and path.is_relative_to(ROOT): return f'{text}({SOURCE}{path.relative_to(ROOT)})'
-        raise SystemExit(f'{name}: a link to nowhere: {url}')
-    return re.sub(r'(!?\[[^\]\n]*\])\(([^)\s]+)\)', one, re.sub(r'```.*?```', lambda m: m[0].replace('](', ']\0('), body, flags=re.S)).replace(']\0(', '](')
+        raise SystemExit(f'{source}: a link to nowhere: {url}')
+    hidden = re.sub(r'```.*?```', lambda m: m[0].replace('](', ']\0('), body, flags=re.S)
+    return re.sub(r'(!?\[[^\]\n]*\])\(([^)\s]+)\)', one, hidden).replace(']\0(', '](')
+
+
+def row(name, d, help):
+    "A line of the table of parameters, from what `docments` found."
+    returns = name == 'return'
+    name = '*returns*' if returns else f'`{name}`'
+    kind = '' if d.anno is inspect._empty else f"`{getattr(d.anno, '__name__', str(d.anno))}`"
+    default = '' if d.default is inspect._empty or returns else f'`{re.sub("<.*>", "...", repr(d.default))}`'
+    meaning = (d.docment or help or '').replace('|', r'\|').replace('\n', ' ')
+    return f'| {name} | {kind} | {default} | {meaning} |'
+
+
+def parameters(obj):
+    "The table of what a function or class takes and returns, as lines."
+    fields = getattr(obj, '__dataclass_fields__', {}) if inspect.isclass(obj) else {}
+    help = {k: f.metadata.get('help') for k, f in fields.items()}
+    found = {k: d for k, d in docments(obj, full=True, returns=True).items() if k not in ('self', 'cls')}
+    rows = [row(k, d, help.get(k)) for k, d in found.items() if k != 'return' or d.docment]
+    return ['| | type | default | |', '|---|---|---|---|', *rows] if rows else []
 
 
 def describe(obj, name, level):
@@ -76,57 +159,90 @@ def describe(obj, name, level):
     file, line = Path(inspect.getsourcefile(obj)).relative_to(ROOT), inspect.getsourcelines(obj)[1]
     try: signature = re.sub(r'<[^>]*>', '...', str(inspect.signature(obj)))
     except ValueError: signature = '(...)'
-    out = [f'{"#" * level} {name}', f'[source]({SOURCE}{file}#L{line})', f'```python\n{name.split(".")[-1]}{signature}\n```', inspect.getdoc(obj) or '']
-    if inspect.isclass(obj) and '__init__' not in vars(obj) and not hasattr(obj, '__dataclass_fields__'): return out
-    rows, help = [], {k: f.metadata.get('help') for k, f in getattr(obj, '__dataclass_fields__', {}).items()} if inspect.isclass(obj) else {}
-    for k, d in docments(obj, full=True, returns=True).items():
-        if k in ('self', 'cls') or not d.docment and k == 'return': continue
-        kind = '' if d.anno is inspect._empty else getattr(d.anno, '__name__', str(d.anno))
-        default = '' if d.default is inspect._empty or k == 'return' else f'`{re.sub("<.*>", "...", repr(d.default))}`'
-        rows.append(f"| {'*returns*' if k == 'return' else f'`{k}`'} | {f'`{kind}`' if kind else ''} | {default} | {(d.docment or help.get(k) or '').replace('|', chr(92) + '|').replace(chr(10), ' ')} |")
-    if rows: out.append('\n'.join(['| | type | default | |', '|---|---|---|---|', *rows]))
-    return out
+    call = f'```python\n{name.split(".")[-1]}{signature}\n```'
+    out = [f'{"#" * level} {name}', f'[source]({SOURCE}{file}#L{line})', call, inspect.getdoc(obj) or '']
+    plain_class = inspect.isclass(obj) and '__init__' not in vars(obj) and not hasattr(obj, '__dataclass_fields__')
+    table = [] if plain_class else parameters(obj)
+    return out + ['\n'.join(table)] if table else out
+
+
+def constant(name, value):
+    "Heading and value of a constant, functions in it by their names."
+    text = re.sub('<function ([^ ]+) [^>]*>', r'\1', repr(value))
+    return [f'## {name}', f'```python\n{name} = {text[:600]}\n```']
+
+
+def methods(cls):
+    "(name, function) of the methods that say what they do."
+    for name, f in vars(cls).items():
+        f = getattr(f, '__func__', f)   # of a classmethod or staticmethod
+        if not name.startswith('_') and inspect.isfunction(f) and inspect.getdoc(f): yield name, f
 
 
 def api(module, out):
     "The API page of a module."
     m = importlib.import_module(f'rerank_nb.{module}')
     parts = [f'# rerank_nb.{module}', m.__doc__ or '']
-    for name in m.__all__:
+    first = FIRST.get(module, [])   # what people call stands before what it is made of
+    for name in first + [n for n in m.__all__ if n not in first]:
         obj = getattr(m, name)
-        if not (inspect.isfunction(obj) or inspect.isclass(obj)):
-            parts += [f'## {name}', f'```python\n{name} = {re.sub("<function ([^ ]+) [^>]*>", chr(92) + "1", repr(obj))[:600]}\n```']; continue
-        if '.' in obj.__qualname__: continue   # a method that was patched in stands with its class
-        parts += describe(obj, name, 2)
+        if not (inspect.isfunction(obj) or inspect.isclass(obj)): parts += constant(name, obj)
+        elif '.' in obj.__qualname__: continue   # a method that was patched in stands with its class
+        else: parts += describe(obj, name, 2)
         if inspect.isclass(obj):
-            for k, v in vars(obj).items():
-                f = v.__func__ if isinstance(v, (classmethod, staticmethod)) else v
-                if not k.startswith('_') and inspect.isfunction(f) and inspect.getdoc(f): parts += describe(f, f'{name}.{k}', 3)
+            for k, f in methods(obj): parts += describe(f, f'{name}.{k}', 3)
     (out/'api').mkdir(exist_ok=True)
     (out/f'api/{module}.md').write_text('\n\n'.join(parts) + '\n', encoding='utf-8')
 
 
+def write_page(source, out):
+    "A Markdown file of the project as a page, with its graph drawn."
+    text = (ROOT/source).read_text(encoding='utf-8')
+    text = re.sub(r'```mermaid.*?```', lambda _: graph.svg(graph.imports()), text, flags=re.S)
+    (out/site_name(source)).write_text(links(text, source, site_name(source)), encoding='utf-8')
+
+
+def write_sources(out):
+    "All pages as Markdown; returns the site's table of contents."
+    book = [{part: [{page(n, out): f'{n}.md'} for n in names]} for part, names in BOOK.items()]
+    modules = sorted(p.stem for p in (ROOT/'rerank_nb').glob('[!_]*.py'))
+    for m in modules: api(m, out)
+    for source in PAGES: write_page(source, out)
+    (out/'extra.css').write_text(CSS)
+    expect = {'What to expect': [site_name(p) for p in PAGES if p.startswith('docs/')]}
+    reference = {'API': [{f'rerank_nb.{m}': f'api/{m}.md'} for m in modules]}
+    project = {'Project': [site_name(p) for p in PAGES if not p.startswith('docs/')]}
+    return [book[0], expect, *book[1:], reference, project]
+
+
+def palette(scheme, icon, other):
+    "Colours for readers who prefer `scheme`, with a button that leads to the other."
+    media = f"(prefers-color-scheme: {'dark' if scheme == 'slate' else 'light'})"
+    toggle = dict(icon=f'material/weather-{icon}', name=other)
+    return dict(media=media, scheme=scheme, primary='indigo', toggle=toggle)
+
+
+def settings(nav, sources, target):
+    "What mkdocs is told."
+    features = ['navigation.top', 'navigation.tracking', 'content.code.copy', 'toc.follow']
+    palettes = [palette('default', 'night', 'dark'), palette('slate', 'sunny', 'light')]
+    extensions = ['tables', 'fenced_code', 'md_in_html', 'pymdownx.highlight', 'pymdownx.superfences',
+                  {'toc': dict(permalink=True, toc_depth=3)}]
+    return dict(
+        site_name=config['lib_name'], site_description=config['description'], repo_url=config['git_url'],
+        docs_dir=str(sources), site_dir=str(target), nav=nav, plugins=['search'], use_directory_urls=False,
+        theme=dict(name='material', font=False, features=features, palette=palettes),
+        markdown_extensions=extensions, extra_css=['extra.css'], validation=dict(links=dict(anchors='info')))
+
+
 def main(target=ROOT/'_docs'):
+    mkdocs = [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--quiet', '-f']
     with tempfile.TemporaryDirectory() as work:
-        out = Path(work)/'src'
-        nav = [{part: [{page(n, out): f'{n}.md'} for n in names]} for part, names in BOOK.items()]
-        modules = sorted(p.stem for p in (ROOT/'rerank_nb').glob('[!_]*.py'))
-        for m in modules: api(m, out)
-        for name, title in (('CONTRIBUTING', 'Contributing'), ('CHANGELOG', 'Changelog'), ('benchmarks/README', 'Benchmarks')):
-            p = out/f'{Path(name).parent.name or name.lower()}.md'
-            text = re.sub(r'```mermaid.*?```', lambda _: graph.svg(graph.imports()), (ROOT/f'{name}.md').read_text(encoding='utf-8'), flags=re.S)
-            p.write_text(re.sub(r'\]\((?!https?:)([^)]+)\)', lambda m: f']({SOURCE}{(ROOT/name).parent.joinpath(m[1]).resolve().relative_to(ROOT)})', text), encoding='utf-8')
-        nav += [{'API': [{f'rerank_nb.{m}': f'api/{m}.md'} for m in modules]}, {'Project': [{'Benchmarks': 'benchmarks.md'}, {'Changelog': 'changelog.md'}, {'Contributing': 'contributing.md'}]}]
-        settings = dict(site_name=config['lib_name'], site_description=config['description'], repo_url=config['git_url'], docs_dir=str(out), site_dir=str(target), nav=nav, plugins=['search'], use_directory_urls=False,
-                        theme=dict(name='material', font=False, features=['navigation.top', 'navigation.tracking', 'content.code.copy', 'toc.follow'],
-                                   palette=[dict(media='(prefers-color-scheme: light)', scheme='default', primary='indigo', toggle=dict(icon='material/weather-night', name='dark')),
-                                            dict(media='(prefers-color-scheme: dark)', scheme='slate', primary='indigo', toggle=dict(icon='material/weather-sunny', name='light'))]),
-                        markdown_extensions=['tables', 'fenced_code', 'md_in_html', 'pymdownx.highlight', 'pymdownx.superfences', {'toc': dict(permalink=True, toc_depth=3)}],
-                        extra_css=['extra.css'], validation=dict(links=dict(anchors='info')))
-        (out/'extra.css').write_text('.md-typeset pre > code { white-space: pre-wrap; } .md-typeset p:has(math) { overflow-x: auto; overflow-y: hidden; } .md-typeset table:not([class]) { font-size: .7rem; } @media (max-width: 44em) { .md-typeset table:not([class]) :is(th, td) { min-width: 0; padding: .5em .6em; } .md-typeset td:first-child code { white-space: nowrap; } } @media (min-width: 76em) { .md-grid { max-width: 78rem; } }\n')
-        (Path(work)/'mkdocs.yml').write_text(yaml.safe_dump(settings, allow_unicode=True, sort_keys=False), encoding='utf-8')
+        sources, told = Path(work)/'src', Path(work)/'mkdocs.yml'
+        text = yaml.safe_dump(settings(write_sources(sources), sources, target), allow_unicode=True, sort_keys=False)
+        told.write_text(text, encoding='utf-8')
         shutil.rmtree(target, ignore_errors=True)
-        subprocess.run([sys.executable, '-m', 'mkdocs', 'build', '--strict', '--quiet', '-f', f'{work}/mkdocs.yml'], check=True, env={**__import__('os').environ, 'NO_MKDOCS_2_WARNING': '1'})
+        subprocess.run([*mkdocs, told], check=True, env={**os.environ, 'NO_MKDOCS_2_WARNING': '1'})
     print(f'{target}: {len(list(Path(target).rglob("*.html")))} pages')
 
 

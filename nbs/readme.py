@@ -1,6 +1,7 @@
 """Write README.md from nbs/index.ipynb: python nbs/readme.py [TARGET]
 
-Markdown cells as they are, code cells as Python blocks, text outputs below them. Of a cell that starts with `#| picture: FILE TEXT` only the picture is taken, and written to that file; other pictures are left out.
+Markdown cells as they are, code cells as Python blocks, text outputs below them. Of a cell that starts with
+`#| picture: FILE TEXT` only the picture is taken, and written to that file; other pictures are left out.
 """
 import base64, json, re, sys
 from pathlib import Path
@@ -11,8 +12,15 @@ here = Path(__file__).parent
 def output(o):
     "One output as plain text."
     text = ''.join(o.get('text', '') or o.get('data', {}).get('text/plain', ''))
-    lines = [re.split('\r', l)[-1] for l in text.split('\n')]   # a progress bar shows its last state
-    return '' if o.get('name') == 'stderr' or text.startswith(('<Figure', 'training:', 'scoring:')) else '\n'.join(lines).strip('\n')
+    if o.get('name') == 'stderr' or text.startswith(('<Figure', 'training:', 'scoring:')): return ''
+    return '\n'.join(l.split('\r')[-1] for l in text.split('\n')).strip('\n')   # a progress bar shows its last state
+
+
+def picture(cell, path):
+    "Write the cell's picture to `path`."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = next(o['data']['image/png'] for o in cell['outputs'] if 'image/png' in o.get('data', {}))
+    path.write_bytes(base64.b64decode(data))
 
 
 def markdown(nb, root):
@@ -22,9 +30,9 @@ def markdown(nb, root):
         source = ''.join(c['source']).strip('\n')
         if c['cell_type'] == 'markdown': parts.append(re.sub(r'\]\(\.\./', '](', source))
         elif m := re.match(r'#\|\s*picture:\s*(\S+)\s+(.*)', source):
-            (root/m[1]).parent.mkdir(parents=True, exist_ok=True)
-            (root/m[1]).write_bytes(base64.b64decode(next(o['data']['image/png'] for o in c['outputs'] if 'image/png' in o.get('data', {}))))
-            parts.append(f'![{m[2]}]({m[1]})')
+            file, title = m[1], m[2]
+            picture(c, root/file)
+            parts.append(f'![{title}]({file})')
         elif not re.search(r'^#\s*\|\s*hide', source):
             parts.append(f'```python\n{source}\n```')
             shown = '\n'.join(filter(None, map(output, c['outputs'])))
@@ -34,4 +42,5 @@ def markdown(nb, root):
 
 if __name__ == '__main__':
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else here.parent/'README.md'
-    target.write_text(markdown(json.loads((here/'index.ipynb').read_text(encoding='utf-8')), target.parent), encoding='utf-8')
+    nb = json.loads((here/'index.ipynb').read_text(encoding='utf-8'))
+    target.write_text(markdown(nb, target.parent), encoding='utf-8')

@@ -12,7 +12,8 @@ def test_readme_is_the_index_notebook(tmp_path):
     assert (tmp_path/'README.md').read_text(encoding='utf-8') == (ROOT/'README.md').read_text(encoding='utf-8'), 'run make readme'
 
 
-@pytest.mark.parametrize('name', ['README.md', 'README_zh.md', 'CONTRIBUTING.md', 'example_data/README.md', 'benchmarks/README.md'])
+@pytest.mark.parametrize('name', ['README.md', 'README_zh.md', 'CONTRIBUTING.md', 'example_data/README.md', 'benchmarks/README.md',
+                                  'docs/guarantees.md', 'docs/peers.md', 'docs/rag_retrieval.md'])
 def test_paths_and_flags_in_the_texts_exist(name):
     text = (ROOT/name).read_text(encoding='utf-8')
     for target in re.findall(r'\]\(([^)#:]+)\)', text): assert (ROOT/name).parent.joinpath(target).exists(), target

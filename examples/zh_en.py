@@ -1,12 +1,12 @@
-"""The main job, end to end: the base's weights, both data formats, before and after, and a ranked list in two languages.
+"""The main job, end to end: base weights, both data formats, before and after, and a ranked list in two languages.
 
-The base has no head that scores. First it teaches itself: a regression on its own cosines over the training texts (`rerank_nb.base.write_teacher`, no label is read).
-Then each format is learned from there.
+The base has no head that scores. First it teaches itself: a regression on its own cosines over the training texts
+(`rerank_nb.base.write_teacher`, no label is read). Then each format is learned from there.
 
-    make train          # or: python benchmarks/example.py [--epochs 10] [--output_dir output/example]
+    make train          # or: python examples/zh_en.py [--base FOLDER] [--output_dir output/example]
 
-BM25 and the base's own cosine stand beside the reranker, on the same lists. BM25 is bm25s with words and, for Chinese, pairs of characters; its statistics
-come from all documents of the dev file.
+BM25 and the base's own cosine stand beside the reranker, on the same lists. BM25 is bm25s with words and, for Chinese,
+pairs of characters; its statistics come from all documents of the dev file.
 """
 import argparse, json, re, time
 from pathlib import Path
@@ -26,7 +26,8 @@ QUESTIONS = ('猫不在猫砂盆里尿尿', 'weak wifi signal in the bedroom')
 def tokens(text):
     "Words, and pairs of Chinese characters."
     text = text.lower()
-    return re.findall('[a-z0-9]+', text) + [r[i:i + 2] for r in re.findall('[\u4e00-\u9fff]+', text) for i in range(max(1, len(r) - 1))]
+    chinese = re.findall('[\u4e00-\u9fff]+', text)
+    return re.findall('[a-z0-9]+', text) + [r[i:i + 2] for r in chinese for i in range(max(1, len(r) - 1))]
 
 
 def bm25_scores(pairs):
@@ -35,25 +36,31 @@ def bm25_scores(pairs):
     place = {d: i for i, d in enumerate(docs)}
     index = bm25s.BM25()
     index.index([tokens(d) for d in docs], show_progress=False)
-    known = index.vocab_dict
-    scores = {q: index.get_scores([t for t in tokens(q) if t in known]) if any(t in known for t in tokens(q)) else np.zeros(len(docs)) for q in dict.fromkeys(q for q, _ in pairs)}
+    def scores_of(query):
+        known = [t for t in tokens(query) if t in index.vocab_dict]
+        return index.get_scores(known) if known else np.zeros(len(docs))
+    scores = {q: scores_of(q) for q in dict.fromkeys(q for q, _ in pairs)}
     return np.array([scores[q][place[d]] for q, d in pairs])
 
 
 def by_language(ds, scores):
     "NDCG@10 on the Chinese and on the English queries."
-    gains, groups = gains_of([p.label for p in ds], ds.label2id if ds.data_format == 'graded' else None), ds.pair_groups()
+    gains = gains_of([p.label for p in ds], ds.label2id if ds.data_format == 'graded' else None)
+    groups = ds.pair_groups()
     chinese = np.array([bool(re.search('[\u4e00-\u9fff]', p.query)) for p in ds])
     return [ranking_metrics(np.asarray(scores)[m], gains[m], groups[m])['ndcg@10'] for m in (chinese, ~chinese)]
 
 
 FILES = {'binary': ('binary_train.jsonl', 'binary_dev.jsonl'), 'graded': ('graded_train.tsv', 'graded_dev.tsv')}
-SETTINGS = dict(teacher=dict(loss_type='regression', lr=8e-5, epochs=2), binary=dict(loss_type='classfication', lr=5e-5, epochs=4, batch_size=16, negatives_per_query=2),
-                graded=dict(loss_type='regression', lr=5e-5, epochs=5, batch_size=16))
+SETTINGS = dict(
+    teacher=dict(loss_type='regression', lr=8e-5, epochs=2),
+    binary=dict(loss_type='classfication', lr=5e-5, epochs=4, batch_size=16, negatives_per_query=2),
+    graded=dict(loss_type='regression', lr=5e-5, epochs=5, batch_size=16))
 
 
 def config(model, files, out, settings, **kw):
-    return TrainConfig(model, files, out, max_len=MAX_LEN, save_on_epoch_end=False, overwrite_output_dir=True, **settings, **kw)
+    same = dict(max_len=MAX_LEN, save_on_epoch_end=False, overwrite_output_dir=True)
+    return TrainConfig(model, files, out, **same, **settings, **kw)
 
 
 def teach(base, out, settings):
@@ -74,13 +81,18 @@ def one_format(base, taught, kind, out, settings):
     torch.manual_seed(c.seed)
     fresh = CrossEncoder.from_pretrained(base)
     fresh.new_head = False   # known, and meant
-    scores = {'BM25': bm25_scores(pairs), "the base's cosine": cosine_scores(base, pairs), 'before: fresh head': fresh.compute_score(pairs, max_len=MAX_LEN),
-              'taught by the cosine': CrossEncoder.from_pretrained(taught).compute_score(pairs, max_len=MAX_LEN)}
+    scores = {
+        'BM25': bm25_scores(pairs),
+        "the base's cosine": cosine_scores(base, pairs),
+        'before: fresh head': fresh.compute_score(pairs, max_len=MAX_LEN),
+        'taught by the cosine': CrossEncoder.from_pretrained(taught).compute_score(pairs, max_len=MAX_LEN)}
     train(c)
     after = CrossEncoder.from_pretrained(f'{c.output_dir}/model')
     scores[f'after: {c.loss_type}'] = after.compute_score(pairs, max_len=MAX_LEN)
-    table = [dict(what=name, zh=zh, en=en) for name, s in scores.items() for zh, en in [by_language(ds, s)]]
-    return after, dict(format=kind, settings=settings, seconds=round(time.time() - started), queries=ds.index.stats['queries'], table=table)
+    measured = {name: by_language(ds, s) for name, s in scores.items()}
+    table = [dict(what=name, zh=zh, en=en) for name, (zh, en) in measured.items()]
+    queries, seconds = ds.index.stats['queries'], round(time.time() - started)
+    return after, dict(format=kind, settings=settings, seconds=seconds, queries=queries, table=table)
 
 
 def print_table(result):
@@ -91,9 +103,11 @@ def print_table(result):
 
 def show_list(reranker, question):
     "The dev documents of one question, as the trained model ranks them."
-    ex = next(e for e in (json.loads(l) for l in open(DATA/'binary_dev.jsonl', encoding='utf-8')) if e['query'] == question)
+    ex = next(ex for _, ex in read_examples(DATA/'binary_dev.jsonl') if ex.query == question)
     print(f'\n{question}')
-    for r in reranker.rank(question, ex['pos'] + ex['neg'], top_k=4, max_len=MAX_LEN): print(f"  {r['score']:.2f} {'*' if r['text'] in ex['pos'] else ' '} {r['text']}")
+    for r in reranker.rank(question, ex.docs, top_k=4, max_len=MAX_LEN):
+        mark = '*' if r['corpus_id'] < ex.n_pos else ' '
+        print(f"  {r['score']:.2f} {mark} {r['text']}")
 
 
 def main():
@@ -103,12 +117,15 @@ def main():
     a = p.parse_args()
     started = time.time()
     taught = teach(a.base, a.output_dir, SETTINGS['teacher'])
-    models, results = zip(*(one_format(a.base, taught, kind, a.output_dir, SETTINGS[kind]) for kind in ('graded', 'binary')))
+    kinds = ('graded', 'binary')
+    made = [one_format(a.base, taught, kind, a.output_dir, SETTINGS[kind]) for kind in kinds]
+    models, results = zip(*made)
     for r in results: print_table(r)
     for q in QUESTIONS: show_list(models[1], q)
     print('(* marks the documents that answer)')
     Path(a.output_dir, 'results.json').write_text(json.dumps(results, indent=1, ensure_ascii=False))
-    print(f'\n{time.time() - started:.0f} s in all. Models: {a.output_dir}/binary/model and graded/model; curves: history.png beside them; figures: {a.output_dir}/results.json')
+    print(f'\n{time.time() - started:.0f} s in all. Models: {a.output_dir}/binary/model and graded/model; '
+          f'curves: history.png beside them; figures: {a.output_dir}/results.json')
 
 
 if __name__ == '__main__': main()
