@@ -27,6 +27,23 @@ def make_pairs(n, mean=100., sigma=.6, seed=0):
     return [(text(int(rng.integers(4, 13))), text(int(k)), int(i % 4 == 0)) for i, k in enumerate(lengths)]
 
 
+MIXTURES = {'short': (52, .3), 'natural': (57, .6), 'long': (80, 1.)}   # tail of the lengths: words of a passage, sigma
+
+
+def padding(lengths, batch_size=32, draws=100, seed=0):
+    "Share of tokens that are padding when shuffled batches are padded to their longest pair."
+    rng, n = np.random.default_rng(seed), np.asarray(lengths)
+    batches = [rng.choice(n, batch_size, replace=False) for _ in range(draws)]
+    return 1 - sum(b.sum() for b in batches) / sum(batch_size * b.max() for b in batches)
+
+
+def token_lengths(pairs, max_len):
+    "Tokens of each (query, passage, label), special ones included."
+    from transformers import AutoTokenizer
+    ids = AutoTokenizer.from_pretrained(MODEL)([q for q, _, _ in pairs], [d for _, d, _ in pairs])['input_ids']
+    return [min(len(x), max_len) for x in ids]
+
+
 def write_jsonl(path, pairs):
     "Pairs as a binary file, one pair a line."
     Path(path).write_text('\n'.join(json.dumps(dict(query=f'{q}', pos=[d] * y, neg=[d] * (1 - y))) for q, d, y in pairs), encoding='utf-8')

@@ -4,6 +4,11 @@
 
 Each size is measured in a process of its own, which first imports everything and notes its resident memory, then opens the file as a dataset and reads pairs from all over it.
 Then the train script is started on it with a two-layer model, until its first optimizer step is on record.
+
+    python benchmarks/data.py --docs 8 100 1000 4000 [--docs_mb 20]
+
+Files of the same bytes with so many documents a line: milliseconds a pair (of this process, not of the clock) of a pass in order, of random batches of 32 and of whole lists,
+and in how many all labels are there. All in one process, the least of three rounds, in turn.
 """
 import argparse, json, os, random, re, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -42,7 +47,54 @@ def measure(path):
         for i in batch: ds[i]; n += 1
         if n >= 20000: break
     print(json.dumps(dict(mb=round(size), lines=len(ds.index.offsets), pairs=len(ds), seconds=round(seconds, 1), mb_per_second=round(size / seconds), rss_before_mb=round(before), rss_after_mb=round(after),
-                          rss_after_reading_mb=round(rss()), peak_mb=round(peak), kept_bytes_per_line=round(sum(a.nbytes for a in ds.index[:3]) / len(ds.index.offsets), 1), pairs_read_per_second=round(n / (time.time() - t)))))
+                          rss_after_reading_mb=round(rss()), peak_mb=round(peak), kept_bytes_per_line=round(ds.index.nbytes / len(ds.index.offsets), 1), pairs_read_per_second=round(n / (time.time() - t)))))
+
+
+def write_lists(path, mb, docs):
+    "JSON lines with 1 positive and so many documents in all, of 60 words each; the same documents whatever their number a line."
+    text, words = text_maker(), ' '.join(['word']*60)
+    with open(path, 'w', encoding='utf-8') as f:
+        while f.tell() < mb * 2**20:
+            f.write(json.dumps(dict(query=text(), pos=[f'right {words}'], neg=[f'{i} {words}' for i in range(docs - 1)])) + '\n')
+
+
+def a_pair(path, rounds):
+    "Milliseconds a pair of three ways to read a file, milliseconds for all labels; the least of all rounds."
+    from rerank_nb.data import ListBatches, PairBatches, PairDataset
+    ds, best = PairDataset(path), {}
+    def batches(sampler):
+        n = 0
+        for batch in sampler:
+            n += len(ds.__getitems__(batch))
+            if n >= 20000: break
+        return n
+    ways = dict(in_order=lambda: sum(1 for _ in ds), random_batches=lambda: batches(PairBatches(len(ds), 32)), lists=lambda: batches(ListBatches(ds.pair_groups(), 32)))
+    yield   # ready
+    for _ in range(rounds):
+        for name, way in ways.items():
+            t = time.process_time()
+            n = way()
+            best[name] = min(best.get(name, 1e9), (time.process_time() - t) / n * 1e3)
+        t = time.process_time()
+        ds.labels()
+        best['labels_ms'] = min(best.get('labels_ms', 1e9), (time.process_time() - t) * 1e3)
+        yield {**{k: round(v, 4) for k, v in best.items()}, 'pairs': len(ds), 'index_bytes_a_pair': round(ds.index.nbytes / len(ds), 1)}
+
+
+def by_documents(counts, mb, rounds=3):
+    "The table of `--docs`."
+    import rerank_nb.data   # no part of the first pass
+    with tempfile.TemporaryDirectory() as tmp:
+        files = {n: f'{tmp}/{n}.jsonl' for n in counts}
+        for n, f in files.items(): write_lists(f, mb, n)
+        runs, rows, seconds = {n: a_pair(f, rounds) for n, f in files.items()}, {}, {}
+        for n, run in runs.items():
+            t = time.process_time()
+            next(run)
+            seconds[n] = round(time.process_time() - t, 2)
+        for _ in range(rounds):
+            for n, run in runs.items(): rows[n] = next(run)
+        for n in counts: print(json.dumps(dict(documents_a_line=n, mb=mb, first_pass_seconds=seconds[n], **rows[n])), flush=True)
 
 
 def start_up(path, tmp):
@@ -62,8 +114,11 @@ def start_up(path, tmp):
 def main():
     p = argparse.ArgumentParser()
     p.add_argument('--mb', type=int, nargs='+', default=[10, 1000])
+    p.add_argument('--docs', type=int, nargs='+', help='Documents a line: measure reading in place of the first pass.')
+    p.add_argument('--docs_mb', type=int, default=20)
     p.add_argument('--measure', help=argparse.SUPPRESS)
     a = p.parse_args()
+    if a.docs: return by_documents(a.docs, a.docs_mb)
     if a.measure: return measure(a.measure)
     with tempfile.TemporaryDirectory() as tmp:
         for mb in a.mb:

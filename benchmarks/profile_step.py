@@ -1,13 +1,16 @@
 """What is a training step made of? torch.profiler over three steps of 32 pairs of natural lengths, and the share of the machine's matrix-product rate.
 
-    python benchmarks/profile_step.py [--torch_dropout]        # with torch's own dropout, as it was before
+    python benchmarks/profile_step.py [--mixture short|natural|long] [--torch_dropout]
+
+--torch_dropout takes torch's own dropout on the hidden states.
 """
 import argparse, time
-from common import MODEL, flops, gemm_rate, machine, make_pairs
+from common import MIXTURES, MODEL, flops, gemm_rate, machine, make_pairs
 
 
 def main():
     p = argparse.ArgumentParser(); p.add_argument('--torch_dropout', action='store_true')
+    p.add_argument('--mixture', choices=MIXTURES, default='natural')
     a = p.parse_args()
     import torch
     from torch.profiler import ProfilerActivity, profile
@@ -19,7 +22,8 @@ def main():
     torch.manual_seed(0)
     model = library.CrossEncoder.from_pretrained(MODEL).train()
     collate, optimizer = model.collator(512, by_length=True), make_optimizer(model, 1e-5, .01)
-    pairs = [Pair(q, d, float(y), i) for i, (q, d, y) in enumerate(make_pairs(256, mean=57))]
+    texts = make_pairs(256, *MIXTURES[a.mixture])
+    pairs = [Pair(q, d, float(y), i) for i, (q, d, y) in enumerate(texts)]
     batches = [collate(pairs[i:i + 32]) for i in range(0, 256, 32)]
     def step(batch):
         bce(model(batch), batch.labels, batch.groups).mean().backward()

@@ -1,16 +1,19 @@
-"""How fast, and in how much memory, does training run?
+"""How fast, and in how much memory, does training run, and how much of that depends on the lengths?
 
-    python benchmarks/train.py [--rounds 5]
+    python benchmarks/train.py [--rounds 5] [--minutes 20] [--mixtures short natural long]
 
-The same model (6 layers of 384, float32), pairs (about 125 tokens, log-normal), batch of 32, max_len 512, AdamW, binary cross-entropy, dropout on:
+The same model (6 layers of 384, float32), pairs, batch of 32, max_len 512, AdamW, binary cross-entropy, dropout on:
 - rerank_nb: `rerank_nb.trainer.train` as users call it, tokenizing, logging and optimizer included;
 - sentence-transformers: CrossEncoderTrainer with its defaults, and with batches of similar length by its own `batch_sampler`;
-- padded to max_len: every batch a rectangle of 512, what this project descends from.
+- padded to max_len: every batch a rectangle of 512, what this project descends from (natural lengths only: its time does not depend on them).
+Three mixtures of log-normal lengths, about 120 to 150 tokens on average, one after the other: a short tail (half of a shuffled batch is padding), the natural one, a long one.
+Each has its share of the minutes, and takes no new round after them.
 The limit is the machine's rate on plain matrix products, measured between the rounds, divided by the operations that the real tokens need.
 """
-import argparse, random, tempfile
+import argparse, random, tempfile, time
 from pathlib import Path
-from common import MODEL, Gate, Worker, bars, flops, gemm_rate, machine, make_pairs, median, save, spread, write_jsonl
+from common import (MIXTURES, MODEL, Gate, Worker, bars, flops, gemm_rate, machine, make_pairs, median, padding, save,
+                    spread, token_lengths, write_jsonl)
 
 BATCH, MAX_LEN, LR = 32, 512, 2e-5
 PAIRS = 320   # ten batches; two a round, so that five rounds see all of them
@@ -23,8 +26,10 @@ def ours(gate, pairs):
     class Timed(trainer.Run):
         def windows(self):
             for w in super().windows():
+                tokens = []
+                w.batches = (tokens.extend(b.lens) or b for b in w.batches)   # a window can be gone through once
                 yield w
-                if self.at.epoch > 1 or self.at.done >= 2: gate.step(tokens=[n for b in w for n in b.lens])
+                if self.at.epoch > 1 or self.at.done >= 2: gate.step(tokens=tokens)
     trainer.Run = Timed
     trainer.train(trainer.TrainConfig(MODEL, write_jsonl(f'{out}/t.jsonl', pairs), f'{out}/run', batch_size=BATCH, max_len=MAX_LEN, lr=LR, epochs=100, save_on_epoch_end=False))
 
@@ -69,19 +74,12 @@ def padded_to_max(gate, pairs):
         gate.step()
 
 
-def main():
-    p = argparse.ArgumentParser()
-    p.add_argument('--worker'); p.add_argument('--rounds', type=int, default=5)
-    a = p.parse_args()
-    pairs = make_pairs(PAIRS, mean=57)
-    if a.worker:
-        gate = Gate()
-        if a.worker == 'rerank_nb': ours(gate, pairs)
-        elif a.worker == 'padded to max_len': padded_to_max(gate, pairs)
-        else: sentence_transformers(gate, pairs, 'grouped' in a.worker)
-    workers = [Worker(__file__, n) for n in NAMES]
-    rates, peaks, shares, limit, tokens = {n: [] for n in NAMES}, {}, [], [], []
-    for r in range(a.rounds):
+def turns(mixture, names, rounds, seconds):
+    "Rates of all contenders, round by round, at most `rounds` and no new one after `seconds`."
+    start, workers = time.time(), [Worker(__file__, n, '--mixtures', mixture) for n in names]
+    rates, peaks, limit, tokens = {n: [] for n in names}, {}, [], []
+    for r in range(rounds):
+        if r and time.time() - start > seconds: break
         taking = [w for w in workers if not (w.name.startswith('padded') and r % 2)]
         for w in taking:
             if w.name == 'rerank_nb': gemm = gemm_rate()
@@ -90,16 +88,51 @@ def main():
             if w.name == 'rerank_nb':   # the limit is taken right before and after
                 tokens += got['tokens']
                 limit.append((gemm + gemm_rate()) / 2 / (flops(got['tokens']) / len(got['tokens'])))
-        print(f'round {r + 1}:', {w.name: round(rates[w.name][-1], 2) for w in taking}, 'limit', round(limit[-1], 1), flush=True)
+        shown = {w.name: round(rates[w.name][-1], 2) for w in taking}
+        print(f'{mixture}, round {r + 1}:', shown, 'limit', round(limit[-1], 1), flush=True)
     for w in workers: w.end()
-    base = rates['sentence-transformers']
-    together = lambda v: len(v) / sum(1/x for x in v)   # all pairs of all rounds, by all seconds
-    print(f"\n{machine()}\nmean length {sum(tokens) / len(tokens):.0f} tokens\n\n| | pairs a second (median, spread) | beside sentence-transformers, all rounds together | peak memory, MB | of the limit |\n|---|---|---|---|---|")
+    return dict(pairs_per_second=rates, peak_mb=peaks, limit=limit, mean_tokens=sum(tokens) / len(tokens))
+
+
+def together(v): return len(v) / sum(1/x for x in v)   # all pairs of all rounds, by all seconds
+
+
+def report(mixture, got, lengths):
+    "A table, results/train.json for the natural mixture and results/train_MIXTURE.json for the others."
+    rates, limit = got['pairs_per_second'], got['limit']
+    got |= dict(lengths=dict(mean=sum(lengths) / len(lengths), longest=max(lengths), padding=padding(lengths, BATCH)))
+    base = together(rates['sentence-transformers'])
+    print(f"""
+{mixture}: {len(limit)} rounds, mean length {got['mean_tokens']:.0f} tokens, longest {max(lengths)}, \
+{got['lengths']['padding']:.0%} of a shuffled batch is padding
+
+| | pairs a second (median, spread) | beside sentence-transformers, all rounds together | peak memory, MB | of the limit |
+|---|---|---|---|---|""")
     for n, v in rates.items():
-        print(f"| {n} | {median(v):.2f} ({spread(v)}) | {together(v) / together(base):.2f}x | {peaks[n]:,.0f} | {together(v) / together(limit):.0%} |")
-    print(f'| matrix products alone | {median(limit):.1f} ({spread(limit)}) | {together(limit) / together(base):.2f}x | | 100% |')
-    save('train', dict(pairs_per_second=rates, peak_mb=peaks, limit=limit, mean_tokens=sum(tokens) / len(tokens)),
-         bars([*rates.items(), ('limit: matrix products', limit)], 'pairs a second', 'training, batch 32, 2 cores'))
+        share = f'{together(v) / base:.2f}x | {got["peak_mb"][n]:,.0f} | {together(v) / together(limit):.0%}'
+        print(f'| {n} | {median(v):.2f} ({spread(v)}) | {share} |')
+    print(f'| matrix products alone | {median(limit):.1f} ({spread(limit)}) | {together(limit) / base:.2f}x | | 100% |')
+    save('train' if mixture == 'natural' else f'train_{mixture}', got,
+         bars([*rates.items(), ('limit: matrix products', limit)], 'pairs a second',
+              f'training, {mixture} tail of lengths, batch 32, 2 cores'))
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument('--worker'); p.add_argument('--rounds', type=int, default=5)
+    p.add_argument('--minutes', type=float, default=20.)
+    p.add_argument('--mixtures', nargs='+', choices=MIXTURES, default=list(MIXTURES))
+    a = p.parse_args()
+    pairs = {m: make_pairs(PAIRS, *MIXTURES[m]) for m in a.mixtures}
+    if a.worker:
+        gate, [mine] = Gate(), pairs.values()
+        if a.worker == 'rerank_nb': ours(gate, mine)
+        elif a.worker == 'padded to max_len': padded_to_max(gate, mine)
+        else: sentence_transformers(gate, mine, 'grouped' in a.worker)
+    print(machine())
+    for m in a.mixtures:
+        names = [n for n in NAMES if m == 'natural' or not n.startswith('padded')]
+        report(m, turns(m, names, a.rounds, 60 * a.minutes / len(a.mixtures)), token_lengths(pairs[m], MAX_LEN))
 
 
 if __name__ == '__main__': main()

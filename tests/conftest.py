@@ -1,5 +1,5 @@
 "Fixtures: tiny checkpoints and data files. No hub is ever asked."
-import json, os, random, subprocess, sys
+import json, os, random, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 
@@ -7,6 +7,19 @@ os.environ.setdefault('HF_HUB_OFFLINE', '1')
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = 'fox dog jumps lazy quick list files folder command bread dough time query document score 中国 美国 泰山 文件 手机'.split()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    "No test waits for ever: ten minutes, forty for one that is marked slow."
+    seconds = 60 * (40 if item.get_closest_marker('slow') else 10)
+    def over(*_): raise TimeoutError(f'{item.name}: not done in {seconds} seconds')
+    was = signal.signal(signal.SIGALRM, over)
+    signal.alarm(seconds)
+    try: return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, was)
 
 
 def binary_file(path, n=40, seed=0):
@@ -34,12 +47,23 @@ def graded_file(path, n=40, seed=0):
 
 def run(*cmd, cwd=ROOT, env=None, timeout=600):
     "A real process; stdout and stderr as text."
-    return subprocess.run([str(c) for c in cmd], cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=timeout)
+    cmd, env = [str(c) for c in cmd], {**os.environ, **(env or {})}
+    return subprocess.run(cmd, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
+
+
+def until(condition, process=None, seconds=240):
+    "Wait until `condition()` holds; the test fails after so many seconds, or when the process has ended before."
+    end = time.time() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, f'ended too early:\n{process.communicate(timeout=60)}'
+        assert time.time() < end, f'not in {seconds} seconds'
+        time.sleep(.01)
 
 
 def clean_env(**kw):
     "An environment in which nothing of accelerate's is set."
-    return {**{k: v for k, v in os.environ.items() if not k.startswith(('ACCELERATE_', 'FSDP_', 'WANDB_'))}, 'HF_HUB_OFFLINE': '1', **kw}
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(('ACCELERATE_', 'FSDP_', 'WANDB_'))}
+    return {**plain, 'HF_HUB_OFFLINE': '1', **kw}
 
 
 @pytest.fixture(scope='session')

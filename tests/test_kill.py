@@ -1,7 +1,7 @@
 "kill -9 in the middle of scoring and of mining: the same command goes on, and no line is lost or doubled."
-import json, subprocess, sys, time
+import json, subprocess, sys
 import psutil, pytest
-from conftest import ROOT, binary_file, clean_env, run
+from conftest import ROOT, binary_file, clean_env, run, until
 
 ENV = dict(OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT), ACCELERATE_USE_CPU='1', GLOO_SOCKET_IFNAME='lo')
 
@@ -10,13 +10,11 @@ def killed_and_again(command, output, cwd, expected=1, parts_before=2):
     "Kill all processes of the command once some parts are there, see that no output is, and run it again."
     p = subprocess.Popen([str(c) for c in command], cwd=cwd, env=clean_env(**ENV), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     parts = output.with_name(output.name + '.parts')
-    end = time.time() + 240
-    while len(list(parts.glob('0*.jsonl'))) < parts_before:
-        assert p.poll() is None and time.time() < end, p.stderr.read() if p.poll() is not None else 'no parts came'
-        time.sleep(.01)
+    until(lambda: len(list(parts.glob('0*.jsonl'))) >= parts_before, p)
     processes = [psutil.Process(p.pid), *psutil.Process(p.pid).children(recursive=True)]      # the launcher's workers have sessions of their own
     for q in processes: q.kill()
-    psutil.wait_procs(processes); p.wait()
+    psutil.wait_procs(processes, timeout=60)
+    p.communicate(timeout=60)
     assert len(processes) >= expected, processes
     there = {f.name: f.stat().st_mtime_ns for f in parts.glob('0*.jsonl')}
     assert len(there) >= parts_before and not output.exists()

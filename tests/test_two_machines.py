@@ -9,7 +9,7 @@ from test_resume import command, env, records, run, weights
 IP = ['10.77.0.1', '10.77.0.2']
 
 
-def sh(*words): subprocess.run(['ip', *words], check=True, capture_output=True)
+def sh(*words): subprocess.run(['ip', *words], check=True, capture_output=True, timeout=60)
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def machines():
             for dev in ('lo', 'veth0'): sh('-n', n, 'link', 'set', dev, 'up')
         yield [['ip', 'netns', 'exec', n] for n in names]
     finally:
-        for n in names: subprocess.run(['ip', 'netns', 'del', n], capture_output=True)
+        for n in names: subprocess.run(['ip', 'netns', 'del', n], capture_output=True, timeout=60)
 
 
 def both(machines, words, cut=None, once=None, restarts=0, script='tests/cut.py'):
