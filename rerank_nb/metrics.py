@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['gains_of', 'ranked_gains', 'ndcg_at_k', 'mrr_at_k', 'average_precision', 'recall_at_k', 'ranking_metrics',
-           'calibration', 'plot_calibration']
+           'judged_once', 'calibration', 'plot_calibration']
 
 # %% ../nbs/02_metrics.ipynb #03f6514c
 import numpy as np
@@ -92,6 +92,23 @@ def ranking_metrics(
     out = {n: float(v) for n, v in zip(names, rows[has].mean(0) if has.any() else [float('nan')]*4)}
     out |= dict(queries=int(has.sum()), queries_without_relevant=int((~has).sum()))
     return out | ({'per_query': {'group': ids, **dict(zip(names, rows.T))}} if per_query else {})
+
+# %% ../nbs/02_metrics.ipynb #05861044
+def judged_once(
+    gains, # (N,) integer gains
+    groups, # (N,) which query a pair belongs to, any integers
+    docs, # (N,) what tells documents apart: texts, or an array of integers such as hashes
+)->tuple: # (places (n,) int64, rising; their gains (n,))
+    "Each document of a query once, at its first place and with the highest gain it has there."
+    g, q, seen = _array(gains), _array(groups), {}
+    if not isinstance(docs, np.ndarray): docs = np.fromiter((seen.setdefault(d, len(seen)) for d in docs), np.int64)
+    if not len(g) == len(q) == len(docs): raise ValueError(f'{len(g)} gains, {len(q)} groups, {len(docs)} documents: expected one of each a pair')
+    if not len(g): return np.zeros(0, np.int64), g
+    order = np.lexsort((docs, q))   # stable: the first place leads
+    starts = np.flatnonzero(np.r_[True, (np.diff(q[order]) != 0) | (docs[order][1:] != docs[order][:-1])])
+    places, best = order[starts], np.maximum.reduceat(g[order], starts)
+    rising = np.argsort(places)
+    return places[rising], best[rising]
 
 # %% ../nbs/02_metrics.ipynb #78c67878
 def calibration(

@@ -50,11 +50,19 @@ class Playground:
 
     def score(self):
         "Score what is typed; what is missing is said in the form."
-        query, docs = self.query.value.strip(), list(dict.fromkeys(d.strip() for d in self.docs.value.splitlines() if d.strip()))
-        self.said.value = '' if query and docs else f'<span style="color:#d1495b">Type a {"document" if query else "query"} first.</span>'
-        if self.said.value: return
-        self.scored = docs, [torch.sigmoid(m.compute_score([[query, d] for d in docs], max_len=self.max_len, progress=False)).tolist() for m in self.models.values()]
+        query = self.query.value.strip()
+        docs = list(dict.fromkeys(d.strip() for d in self.docs.value.splitlines() if d.strip()))
+        if not (query and docs): return self.say(f'Type a {"document" if query else "query"} first.')
+        score = lambda m: m.compute_score([[query, d] for d in docs], max_len=self.max_len, progress=False)
+        try: scores = [torch.sigmoid(score(m)).tolist() for m in self.models.values()]
+        except UserError as e: return self.say(str(e))
+        self.scored = docs, scores
+        self.say('')
         self.draw()
+
+    def say(self, text):
+        "Show a message above the lists; an empty one takes it away."
+        self.said.value = text and f'<span style="color:#d1495b">{html.escape(text)}</span>'
 
     def draw(self):
         "Draw the last scores with the threshold as it stands."

@@ -32,9 +32,13 @@ def parse_args(
 def main(
     args=None, # List of words; None takes the command line's
 ):
-    "Train; exit with a message and code 1 on a mistake of the user."
+    "Train; exit with a message and code 1 on a mistake of the user, with 130 after Ctrl-C."
+    first = os.environ.get('RANK', '0') == '0'
     try: rerank_nb.trainer.train(parse_args(args))
-    except rerank_nb.data.UserError as e: sys.exit(f'error: {e}' if os.environ.get('RANK', '0') == '0' else 1)
+    except rerank_nb.data.UserError as e: sys.exit(f'error: {e}' if first else 1)
+    except KeyboardInterrupt:   # before the first step, or pressed again
+        if first: print('stopped by Ctrl-C at once', file=sys.stderr)
+        sys.exit(130)
 
 # %% ../nbs/05_train_reranker.ipynb #19926a65
 if __name__ == '__main__' and '__file__' in globals(): main()

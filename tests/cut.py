@@ -1,9 +1,10 @@
 """The training script, with an accident: CUT='what:step:rank'. With CUT_ONCE=path it happens only if that file does not exist yet.
 
 kill: SIGKILL before a step. write: SIGKILL while the checkpoint of a step is written. raise: an exception before a step. save: an exception while a model is saved after a step.
-hang: the process sleeps before a step. term: SIGTERM before a step.
+hang: the process sleeps before a step. term: SIGTERM before a step. group: SIGTERM to all processes of its group.
+int: SIGINT, as Ctrl-C.
 """
-import os, signal, sys, time
+import os, signal, subprocess, sys, time
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import rerank_nb.checkpoint as checkpoint, rerank_nb.trainer as trainer
@@ -23,6 +24,10 @@ def at_step(seed, s, process):
         if once: Path(once).touch()
         if what == 'kill': os.kill(os.getpid(), signal.SIGKILL)
         if what == 'term': os.kill(os.getpid(), signal.SIGTERM)
+        if what == 'group':   # as a batch system does, from outside
+            subprocess.run(['kill', '-s', 'TERM', '--', f'-{os.getpgid(0)}'], start_new_session=True, timeout=60)
+            time.sleep(.5)
+        if what == 'int': os.kill(os.getpid(), signal.SIGINT)
         if what == 'raise': raise RuntimeError(f'process {rank} broke')
         if what == 'hang': time.sleep(600)
     seed_step(seed, s, process)

@@ -64,7 +64,7 @@ def test_what_is_somebody_elses_stays(toy, tmp_path, tiny):
 def test_a_write_that_fails_leaves_nothing(toy, tmp_path, monkeypatch):
     def full(*a, **k): raise OSError('No space left on device')
     monkeypatch.setattr(base.PreTrainedTokenizerFast, 'save_pretrained', full)
-    with pytest.raises(OSError, match='No space'): base.make_base(tmp_path/'out', 2, source=toy)
+    with pytest.raises(base.UserError, match='out: could not be written: no space left'): base.make_base(tmp_path/'out', 2, source=toy)
     assert [p.name for p in tmp_path.iterdir()] == ['toy.bin']
 
 

@@ -2,7 +2,7 @@
 import json, random, re, signal, subprocess, sys, time
 from pathlib import Path
 import pytest, torch
-from conftest import ROOT, binary_file, clean_env, run
+from conftest import ROOT, binary_file, clean_env, run, until
 from rerank_nb.tiny import tiny_model
 from test_launch import ACCELERATE, finished, flags
 
@@ -73,7 +73,7 @@ def test_sigterm_writes_a_checkpoint(n, whom, job, tmp_path):
     finished(run(*command(n), *job(whole, n, **kw), env=env()), whole)
     if whom == 'launcher':
         p = subprocess.Popen([str(w) for w in [*command(n), *job(cut, n, **kw)]], cwd=ROOT, env=env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        while not (cut/'metrics.jsonl').exists() or len(records(cut)) < 5: time.sleep(.005)
+        until(lambda: (cut/'metrics.jsonl').exists() and len(records(cut)) >= 5, p)
         p.send_signal(signal.SIGTERM)
         out, err = p.communicate(timeout=60)
         code = p.returncode

@@ -1,0 +1,15 @@
+"bf16 under FSDP: the layers compute in it; scores, and sums of gradients, are float32."
+import json, re
+from conftest import run
+from test_launch import ACCELERATE
+from test_resume import env
+
+
+def test_as_many_scores_as_documents(tiny):
+    p = run(*ACCELERATE, '--config_file', 'config/cpu_fsdp.yaml', '--num_processes', '2', 'tests/precision.py', tiny['bert'], env=env())
+    said = [json.loads(s) for s in re.findall(r'said (\{.*?\})', p.stdout)]   # two processes may share a line
+    assert len(said) == 2, p.stdout + p.stderr
+    for s in said:
+        assert s['engine'].endswith('FSDP') and s['layers'] == ['torch.bfloat16']   # what was asked for
+        assert s['logits'] == 'torch.float32' and s['summed'] == s['gradients'] == ['torch.float32']
+        assert s['distinct'] == s['exact'] == 1000 and s['off'] < .15 * s['spread']   # in bf16 they were 635
