@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['CONFIG_FILES', 'launch_environment', 'preflight', 'launch', 'forget_accelerator', 'make_accelerator', 'layer_class',
            'check_layers', 'sharding_table', 'distribute', 'on_main', 'ignore_signals', 'StopSignal', 'Stopped',
-           'Interrupted', 'stopped']
+           'Interrupted', 'stopped', 'leave']
 
 # %% ../nbs/03a_engine.ipynb #0e6733c1
-import os, signal, sys, threading, time
+import atexit, os, signal, sys, threading, time
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
@@ -246,3 +246,11 @@ def stopped(
     ipython = sys.modules.get('IPython')
     if number == signal.SIGINT and ipython and ipython.get_ipython(): return Interrupted(f'stopped {where}')
     return Stopped(number)
+
+# %% ../nbs/03a_engine.ipynb #ffe5b4c5
+def leave():
+    "End this process of several, once its work is done: threads of a finished group must not meet a dying interpreter."
+    if int(os.environ.get('WORLD_SIZE', 1)) == 1: return
+    atexit._run_exitfuncs()
+    sys.stdout.flush(); sys.stderr.flush()
+    os._exit(0)

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from .data import (DataError, LineError, PairDataset, columns, decode_line, encode_alone, guess_format, plain_file,
                             read_lines, spreadsheet_quotes, valid_text)
 from .files import UserError, at_least, atomic_folder, run_command, try_output, writing
-from .engine import make_accelerator, on_main
+from .engine import leave, make_accelerator, on_main
 from .model import CrossEncoder
 from .scoring import (PATIENCE, add_model_flags, as_line, content_of, device_of, file_mark, in_parts, model_mark,
                                open_pairs, precision_for)
@@ -441,4 +441,6 @@ def main(args=None):
     run_command(p, lambda a: mine(**vars(a)), args)
 
 # %% ../nbs/07_mine.ipynb #58b7645c
-if __name__ == '__main__' and '__file__' in globals(): main()
+if __name__ == '__main__' and '__file__' in globals():
+    main()
+    leave()

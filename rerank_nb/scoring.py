@@ -15,7 +15,7 @@ from huggingface_hub import try_to_load_from_cache
 from tqdm.auto import tqdm
 from .files import UserError, at_least, atomic_file, checksum, locked, run_command, try_output
 from .data import DataError, PairDataset, guess_format, read_label2id
-from .engine import make_accelerator, on_main
+from .engine import leave, make_accelerator, on_main
 from .model import CrossEncoder
 
 # %% ../nbs/08_score.ipynb #9bbefb0e
@@ -242,4 +242,6 @@ def main(args=None):
     run_command(p, lambda a: score_dataset(**vars(a)), args)
 
 # %% ../nbs/08_score.ipynb #dc971ef8
-if __name__ == '__main__' and '__file__' in globals(): main()
+if __name__ == '__main__' and '__file__' in globals():
+    main()
+    leave()

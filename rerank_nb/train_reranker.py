@@ -41,4 +41,6 @@ def main(
         sys.exit(130)
 
 # %% ../nbs/05_train_reranker.ipynb #19926a65
-if __name__ == '__main__' and '__file__' in globals(): main()
+if __name__ == '__main__' and '__file__' in globals():
+    main()
+    rerank_nb.engine.leave()

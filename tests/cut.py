@@ -8,6 +8,7 @@ import os, signal, subprocess, sys, time
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import rerank_nb.checkpoint as checkpoint, rerank_nb.trainer as trainer
+from rerank_nb.engine import leave
 from rerank_nb.train_reranker import main
 
 what, step, rank = os.environ.get('CUT', 'nothing:-1:0').split(':')
@@ -46,3 +47,4 @@ def at_save(*args):
 if __name__ == '__main__':
     trainer.seed_step, checkpoint.dcp.save, trainer.save_model = at_step, at_write, at_save
     main()
+    leave()

@@ -38,7 +38,7 @@ def test_a_wheel_installs_and_trains_in_an_empty_environment(tmp_path):
 def test_modules_do_not_import_in_a_circle():
     core = {'files', 'data'}
     order = dict(files=set(), losses=set(), metrics=set(), tiny=set(), data={'files'}, engine={'files'}, playground={'files'},
-                 model=core, base=core | {'model'}, checkpoint={'files', 'engine', 'model'}, train_reranker={'data', 'trainer'},
+                 model=core, base=core | {'model'}, checkpoint={'files', 'engine', 'model'}, train_reranker={'data', 'engine', 'trainer'},
                  trainer=core | {'checkpoint', 'engine', 'losses', 'metrics', 'model'}, evaluation=core | {'metrics', 'model', 'scoring'},
                  scoring=core | {'engine', 'model'}, mining=core | {'engine', 'model', 'scoring'})
     for path in (ROOT/'rerank_nb').glob('[!_]*.py'):
