@@ -20,8 +20,8 @@ SOURCE = f"{config['git_url']}/blob/{config['branch']}/"
 BOOK = {
     'Start': ['index', 'tutorials/01_quickstart', 'tutorials/02_launch', 'tutorials/03_speed', 'tutorials/04_errors',
               'tutorials/05_distill'],
-    'The library': ['00_files', '00_data', '01_losses', '02_metrics', '03_model', '03a_engine', '03b_checkpoint',
-                    '04_trainer', '05_train_reranker', '06_evaluate', '07_mine', '08_score', '09_base', '10_tiny',
+    'The library': ['00_files', '00_data', '01_losses', '02_metrics', '03_model', '03a_engine', '03b_checkpoint', '03c_parts',
+                    '04_trainer', '05_train_reranker', '06_evaluation', '07_scoring', '08_mining', '09_base', '10_tiny',
                     '11_playground']}
 PAGES = ['docs/guarantees.md', 'docs/peers.md', 'docs/rag_retrieval.md', 'benchmarks/README.md', 'CHANGELOG.md',
          'CONTRIBUTING.md']

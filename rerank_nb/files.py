@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BEAT', 'DEAD', 'UserError', 'at_least', 'no_space', 'in_units', 'NotWritten', 'writing', 'atomic_folder',
-           'atomic_file', 'try_output', 'checksum', 'locked', 'steady_output', 'parse_flags', 'run_command']
+           'atomic_file', 'try_output', 'checksum', 'locked', 'steady_output', 'parse_flags', 'run_command', 'patch']
 
 # %% ../nbs/00_files.ipynb #bebb7e6e
 import argparse, difflib, errno, fcntl, itertools, json, os, re, shutil, socket, sys, tempfile, threading, time, zlib
@@ -291,3 +291,16 @@ def run_command(
     with steady_output():
         try: function(parse_flags(parser, args))
         except UserError as e: sys.exit(f'error: {e}' if os.environ.get('RANK', '0') == '0' else 1)
+
+# %% ../nbs/00_files.ipynb #patch0cd
+def patch(
+    f=None, # A function whose first parameter is annotated with a class
+    *,
+    wrap=None, # `property`, `classmethod` or `staticmethod`, if it is to be one
+):
+    "Make a function a method of the class that its first parameter names."
+    if f is None: return lambda f: patch(f, wrap=wrap)
+    cls = next(iter(f.__annotations__.values()))
+    f.__qualname__ = f'{cls.__name__}.{f.__name__}'
+    setattr(cls, f.__name__, wrap(f) if wrap else f)
+    return f.__globals__.get(f.__name__)   # a function of the same name stays what it was

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['FAMILIES', 'HALF', 'MODEL_FILE', 'SAVED_FILES', 'packed_sdpa', 'packed_varlen', 'packed_attention', 'dropout',
            'Dropout', 'Family', 'can_pack', 'family', 'position_start', 'head_modules', 'check_tokenizer',
-           'settle_padding', 'CrossEncoder', 'compile_layers', 'token_batches', 'compute_score', 'rank', 'files_in',
-           'not_ours', 'save_pretrained', 'spread_layers', 'keep_layers']
+           'settle_padding', 'CrossEncoder', 'compile_layers', 'token_batches', 'evaluating', 'compute_score',
+           'precision_for', 'add_model_flags', 'rank', 'files_in', 'not_ours', 'save_pretrained', 'spread_layers',
+           'keep_layers']
 
 # %% ../nbs/03_model.ipynb #b5d3b726
 import inspect, json, os, re, threading, warnings
@@ -489,7 +490,7 @@ def token_batches(
 _evaluating_now, _evaluating_lock = {}, threading.Lock()
 
 @contextmanager
-def _evaluating(module):
+def evaluating(module):
     "Evaluation mode inside, every submodule's own mode afterwards. Of several threads the last one out restores."
     with _evaluating_lock:
         inside, modes = _evaluating_now.get(module) or (0, [(m, m.training) for m in module.modules()])
@@ -540,7 +541,7 @@ def compute_score(self:CrossEncoder,
     max_tokens = max_tokens or (4096 if self.device.type == 'cpu' else 16384)
     max_len, scores, done, cuts = self.fit_len(max_len), [torch.zeros(0)], 0, dict(queries=0, documents=0)
     bar = tqdm(total=total, unit='pair', delay=2 if progress is None else 0, disable=progress is False, desc='scoring')
-    with _evaluating(self), torch.no_grad(), _autocast(self.device, mixed_precision or self.mixed_precision), bar:
+    with evaluating(self), torch.no_grad(), _autocast(self.device, mixed_precision or self.mixed_precision), bar:
         while chunk := list(islice(pairs, 64*batch_size)):
             scores.append(self._score_chunk(chunk, batch_size, max_len, max_tokens, cuts, bar))
             _check_finite(scores[-1], chunk, done)
@@ -564,6 +565,26 @@ def _score_chunk(self:CrossEncoder, chunk, batch_size, max_len, max_tokens, cuts
     out[order] = torch.cat(parts).cpu()
     return out
 CrossEncoder._score_chunk = _score_chunk
+
+# %% ../nbs/03_model.ipynb #4b7e0bb4
+def precision_for(
+    device, # Where the model runs: a torch.device
+    asked:str=None, # no, bf16 or fp16; None: bf16 on a GPU that has it, else no
+)->str: # no, bf16 or fp16
+    "The precision to run in; `UserError` if the device does not have what was asked for."
+    if asked == 'fp16' and device.type == 'cpu':
+        raise UserError('--mixed_precision: found fp16, but there is no GPU: use no or bf16')
+    if asked: return asked
+    return 'bf16' if device.type == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False) else 'no'
+
+# %% ../nbs/03_model.ipynb #5093ca35
+def add_model_flags(
+    parser, # An `argparse.ArgumentParser`
+):
+    "The flags of every command that loads a model."
+    parser.add_argument('--mixed_precision', choices=['no', 'bf16', 'fp16'],
+                        help='What the layers compute in; head and scores are float32 (default: bf16 on a GPU that has it, else no).')
+    parser.add_argument('--trust_remote_code', action='store_true', help='Run Python code that comes with a model.')
 
 # %% ../nbs/03_model.ipynb #2141eeb6
 def rank(self:CrossEncoder,

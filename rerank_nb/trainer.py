@@ -7,8 +7,8 @@ __all__ = ['EXPECTED', 'AT_LEAST_1', 'BETTER', 'REMEDIES', 'TrainConfig', 'check
            'data_format', 'trackers', 'make_optimizer', 'steps_an_epoch', 'make_schedule', 'Window', 'windows',
            'accumulate', 'loader', 'Judge', 'evaluate', 'starting_point', 'is_here', 'take_folder',
            'prepare_output_dir', 'plot_history', 'Reporter', 'results_table', 'constant_of', 'Collapse',
-           'under_the_start', 'since_best', 'with_remedy', 'open_data', 'make_batches', 'report_data', 'run_settings',
-           'Place', 'plain', 'Records', 'Saving', 'Guards', 'Run', 'train']
+           'under_the_start', 'since_best', 'open_data', 'make_batches', 'report_data', 'run_settings', 'Place',
+           'plain', 'Records', 'Saving', 'Guards', 'Run', 'train']
 
 # %% ../nbs/04_trainer.ipynb #60d6a0df
 import copy, itertools, json, math, os, re, signal, time, uuid
@@ -29,13 +29,13 @@ from .checkpoint import RECORDS, TRACKER_FILES, check_same, claim, find_checkpoi
 from .checkpoint import in_the_way, load_checkpoint, own_files, prune_checkpoints, remove_own, reserve_model
 from .checkpoint import save_checkpoint, save_model, seed_step, series
 from .data import LABEL2ID, DataError, ListBatches, PairBatches, PairDataset, describe, guess_format
-from .data import label_warnings, read_label2id
+from .data import label_warnings, read_label2id, remedied
 from .files import NotWritten, UserError, atomic_file, checksum, locked, steady_output, writing
 from .engine import StopSignal, check_layers, distribute, forget_accelerator, ignore_signals
 from .engine import make_accelerator, on_main, sharding_table, stopped
 from .losses import LISTWISE, LOSSES, constant_loss, get_loss, n_units, perfect_loss
 from .metrics import gains_of, judged_once, ranking_metrics
-from .model import CrossEncoder, _evaluating, head_modules
+from .model import CrossEncoder, evaluating, head_modules
 
 # %% ../nbs/04_trainer.ipynb #037d2c22
 def _arg(help, default=None, **kw): return field(default=default, metadata={'help': help}, **kw)
@@ -310,7 +310,7 @@ def evaluate(
     places = PairBatches(len(ds), batch_size, shuffle=False, rank=acc.process_index, world=acc.num_processes)
     at, parts, logits = [], [], torch.zeros(len(ds))
     often = 8 if acc.device.type == 'cuda' else 1   # asking waits for a GPU
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         for n, (idx, batch) in enumerate(zip(places, loader(acc, ds, places, collator, workers))):
             if stop and n % often == 0 and stop(): return None
             scores = model(batch.to(acc.device, non_blocking=True)).float()
@@ -513,16 +513,8 @@ REMEDIES = {   # what a training run can do about a `DataError`, by its `problem
               'the list-wise losses read either (all files as the first)',
     'lines': 'Mend them, or train on the others with --on_bad_line skip'}
 
-@contextmanager
-def with_remedy():
-    "Add to a `DataError` what a training run can do about it."
-    try: yield
-    except DataError as e:
-        if not e.problem: raise
-        raise DataError(f'{e}. {REMEDIES[e.problem]}', e.problem) from None
-
 # %% ../nbs/04_trainer.ipynb #eb5543db
-@with_remedy()
+@remedied(REMEDIES)
 def open_data(
     c:TrainConfig, # Settings of the run
 ): # (training PairDataset, evaluation PairDataset or None)
@@ -789,7 +781,7 @@ class Run(Records, Saving, Guards):
         "The first batch goes through the model once."
         self.ds.set_epoch(self.at.epoch); self.sampler.set_epoch(self.at.epoch)
         batch = self.collator(self.ds.__getitems__(next(iter(self.sampler))))
-        with _evaluating(self.model), torch.no_grad(): self.model(batch.to(self.acc.device))
+        with evaluating(self.model), torch.no_grad(): self.model(batch.to(self.acc.device))
 
     def begin(self, folder, place):
         "The folder becomes this run's; what is in its data is reported."

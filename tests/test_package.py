@@ -1,5 +1,5 @@
 "The package outside its tree, and the files that describe it."
-import configparser, json, subprocess, sys, venv, zipfile
+import ast, configparser, json, subprocess, sys, venv, zipfile
 from pathlib import Path
 import pytest
 from conftest import ROOT, run
@@ -35,16 +35,38 @@ def test_a_wheel_installs_and_trains_in_an_empty_environment(tmp_path):
     assert p.returncode == 0 and (tmp_path/'out/model/model.safetensors').exists(), p.stderr
 
 
-def test_modules_do_not_import_in_a_circle():
-    core = {'files', 'data'}
-    order = dict(files=set(), losses=set(), metrics=set(), tiny=set(), data={'files'}, engine={'files'}, playground={'files'},
-                 model=core, base=core | {'model'}, checkpoint={'files', 'engine', 'model'}, train_reranker={'data', 'engine', 'trainer'},
-                 trainer=core | {'checkpoint', 'engine', 'losses', 'metrics', 'model'}, evaluation=core | {'metrics', 'model', 'scoring'},
-                 scoring=core | {'engine', 'model'}, mining=core | {'engine', 'model', 'scoring'})
+READS, MODEL = {'files', 'data'}, {'files', 'data', 'model'}
+ROOMS = {   # module -> what it may import of ours
+    'files': set(), 'losses': set(), 'metrics': set(), 'tiny': set(),
+    'data': {'files'}, 'engine': {'files'}, 'playground': {'files'},
+    'model': READS, 'base': MODEL, 'checkpoint': {'files', 'engine'}, 'parts': {'files', 'engine'},
+    'records': {'files', 'losses', 'metrics'},
+    'trainer': MODEL | {'checkpoint', 'engine', 'losses', 'metrics', 'records'},
+    'train_reranker': {'files', 'engine', 'trainer'},
+    'evaluation': MODEL | {'metrics'}, 'scoring': MODEL | {'engine', 'parts'}, 'mining': MODEL | {'engine', 'parts'}}
+
+
+def imports(path):
+    "(module of ours, name) of each import in a file; the name is '' where the module itself is imported."
+    found, tree = [], ast.parse(path.read_text(encoding='utf-8'))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.level == 1 or (node.module or '').startswith('rerank_nb.')):
+            found += [((node.module or '').removeprefix('rerank_nb.'), a.name) for a in node.names]
+        if isinstance(node, ast.Import):
+            found += [(a.name.removeprefix('rerank_nb.'), '') for a in node.names if a.name.startswith('rerank_nb.')]
+    return found
+
+
+def test_modules_import_only_what_stands_below_them():
     for path in (ROOT/'rerank_nb').glob('[!_]*.py'):
-        text = path.read_text(encoding='utf-8')
-        used = {m for m in order if f'from .{m} import' in text or f'rerank_nb.{m}' in text and f'import rerank_nb' in text}
-        assert used <= order[path.stem], (path.stem, used)
+        used = {module for module, _ in imports(path)}
+        assert used <= ROOMS[path.stem], (path.stem, used - ROOMS[path.stem])
+
+
+def test_no_module_takes_a_private_name_of_another():
+    private = [(path.stem, *found) for path in (ROOT/'rerank_nb').glob('[!_]*.py') for found in imports(path)
+               if found[1].startswith('_')]
+    assert not private
 
 
 def test_a_release_is_one_command(tmp_path):
