@@ -4,12 +4,15 @@
 
 # %% auto #0
 __all__ = ['BEAT', 'DEAD', 'UserError', 'at_least', 'no_space', 'in_units', 'NotWritten', 'writing', 'atomic_folder',
-           'atomic_file', 'try_output', 'checksum', 'locked', 'steady_output', 'parse_flags', 'run_command', 'patch']
+           'atomic_file', 'try_output', 'checksum', 'locked', 'steady_output', 'parse_flags', 'run_command', 'setting',
+           'settings_parser', 'run_settings', 'patch']
 
 # %% ../nbs/00_files.ipynb #bebb7e6e
 import argparse, difflib, errno, fcntl, itertools, json, os, re, shutil, socket, sys, tempfile, threading, time, zlib
 from contextlib import contextmanager, suppress
+from dataclasses import MISSING, field, fields
 from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
 
 # %% ../nbs/00_files.ipynb #3644b93e
 class UserError(ValueError):
@@ -291,6 +294,61 @@ def run_command(
     with steady_output():
         try: function(parse_flags(parser, args))
         except UserError as e: sys.exit(f'error: {e}' if os.environ.get('RANK', '0') == '0' else 1)
+
+# %% ../nbs/00_files.ipynb #settng01
+def setting(
+    help:str, # A sentence, as --help shows it
+    default=MISSING, # Without one it must be given; a list is copied for each object
+    **about, # at_least: the smallest whole number; choices: the values there are
+): # A field of a dataclass
+    "A setting: a field of a dataclass, with its help."
+    metadata = dict(help=help, **about)
+    if isinstance(default, list): return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+# %% ../nbs/00_files.ipynb #settng04
+def _default(f): return f.default if f.default_factory is MISSING else f.default_factory()
+
+def _help(f):
+    "The help of a setting, with its default where that says something."
+    text, default = f.metadata.get('help', ''), _default(f)
+    if default is not MISSING and default not in (None, '', []) and not isinstance(default, bool):
+        shown = f'{default:g}' if isinstance(default, float) else default
+        stem = text.removesuffix('.')
+        text = f'{stem} (default: {shown})' + text[len(stem):]
+    return text.replace('%', '%%')   # argparse puts values in where there is one
+
+def _told(f, kind):
+    "What argparse is told of a setting whose annotation is `kind`."
+    default, about = _default(f), f.metadata
+    if kind is bool: return dict(action='store_true', help=_help(f))
+    if type(None) in get_args(kind): kind = get_args(kind)[0]   # str | None
+    told = dict(help=_help(f), choices=about.get('choices'))
+    if get_origin(kind) is list: told['nargs'], kind = '+', get_args(kind)[0]
+    told['type'] = at_least(about['at_least']) if 'at_least' in about else kind
+    return told | (dict(required=True) if default is MISSING else dict(default=default))
+
+# %% ../nbs/00_files.ipynb #settng03
+def settings_parser(
+    cls, # A dataclass of settings
+    prog:str=None, # The command, as its help names it
+    description:str=None, # What it does, in a sentence
+): # An `argparse.ArgumentParser`
+    "The flags of a command from its settings."
+    parser, hints = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False), get_type_hints(cls)
+    for f in fields(cls): parser.add_argument(f'--{f.name}', **_told(f, hints[f.name]))
+    return parser
+
+# %% ../nbs/00_files.ipynb #settng02
+def run_settings(
+    cls, # A dataclass of settings
+    function, # Called with one of them
+    args=None, # List of words; None takes the command line's
+    prog:str=None, # The command, as its help names it
+    description:str=None, # What it does, in a sentence
+):
+    "`run_command` with the settings of a dataclass: a mistake that shows when they are made is one of the user, too."
+    run_command(settings_parser(cls, prog, description), lambda a: function(cls(**vars(a))), args)
 
 # %% ../nbs/00_files.ipynb #patch0cd
 def patch(
