@@ -45,7 +45,7 @@ def test_the_data_states_the_fact_and_training_the_remedy(tmp_path):
     bad, tsv = tmp_path/'bad.jsonl', tmp_path/'g.tsv'
     bad.write_text('{"query": 1}\n'); tsv.write_text('a\tb\t3\n')
     for path, remedy in ((bad, '--on_bad_line skip'), (tsv, '--loss_type: classfication and margin_mse read JSON lines')):
-        with pytest.raises(DataError) as fact: PairDataset(path)
+        with pytest.raises(DataError) as fact: PairDataset(path, 'binary')
         assert '--' not in str(fact.value)
         with pytest.raises(DataError) as told: open_data(config(tmp_path, path))
         assert str(told.value).startswith(str(fact.value)) and remedy in str(told.value)
