@@ -54,17 +54,23 @@ def no_space(error:BaseException)->bool:
 def in_units(n:int)->str:
     "A number of bytes as people read it."
     for unit in ('bytes', 'kB', 'MB', 'GB'):
-        if n < 1000 or unit == 'GB': return f'{n:.0f} {unit}' if n >= 10 or unit == 'bytes' else f'{n:.1f} {unit}'
+        if n < 1000 or unit == 'GB': break
         n /= 1000
+    whole = n >= 10 or unit == 'bytes'
+    return f'{n:.0f} {unit}' if whole else f'{n:.1f} {unit}'
 
+# %% ../nbs/00_files.ipynb #f0notwr1
 class NotWritten(UserError):
     "A file or folder could not be written; the rest of the program is sound."
     def __init__(self, what, size, why, kept): super().__init__(str(what), size, why, kept)
+
     def __str__(self):
         what, size, why, kept = self.args
-        size, kept = f' ({in_units(size)})' if size else '', f'. {kept}' if kept else ''
+        size = f' ({in_units(size)})' if size else ''
+        kept = f'. {kept}' if kept else ''
         return f'{what}{size}: could not be written: {why}{kept}'
 
+# %% ../nbs/00_files.ipynb #f0writi1
 def _why(error, place, free):
     "Why an error kept something from being written; nothing if it is of another kind."
     if no_space(error): return f'no space left: {in_units(free)} were free at {place}'
@@ -97,16 +103,18 @@ def atomic_folder(
     size:int=None, # Bytes it will hold, if known, for the message
     kept:str='', # What a failure leaves untouched, for the message
 ): # Yields the temporary folder to write into
-    "Write a folder under a temporary name and rename it when all is there; on an error nothing is left behind and what was there stays."
+    "Write a folder under a temporary name and rename it when all is there; an error leaves what was there before."
     folder = Path(folder).resolve()
     new, old = (folder.with_name(f'.{folder.name}.{x}.tmp') for x in ('new', 'old'))
     with writing(folder, size, kept):
-        if old.exists() and not folder.exists(): old.rename(folder)   # an earlier call was killed between its two renames
+        if old.exists() and not folder.exists(): old.rename(folder)   # an earlier call was killed between its renames
         for p in (new, old): shutil.rmtree(p, ignore_errors=True)
         try:
             new.mkdir(parents=True)
             yield new
-        except BaseException: shutil.rmtree(new, ignore_errors=True); raise
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
         if folder.exists(): folder.rename(old)
         new.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
@@ -131,10 +139,14 @@ def try_output(
 ):
     "`UserError` if a file could not be written under one of these names; nothing is changed."
     for path in map(Path, paths):
-        if path.is_dir(): raise UserError(f'{path}: is a folder, and a file is to be written under this name: give another one')
+        if path.is_dir():
+            raise UserError(f'{path}: is a folder, and a file is to be written under this name: give another one')
         place = next(p for p in path.absolute().parents if p.exists() or p.is_symlink())
-        if not place.is_dir(): raise UserError(f'{path}: {place} is no folder: give a path whose folders exist or can be made')
-        with writing(path), tempfile.TemporaryFile(dir=place) as f: f.write(bytes(2**12)); f.flush()
+        if not place.is_dir():
+            raise UserError(f'{path}: {place} is no folder: give a path whose folders exist or can be made')
+        with writing(path), tempfile.TemporaryFile(dir=place) as f:
+            f.write(bytes(2**12))
+            f.flush()
 
 # %% ../nbs/00_files.ipynb #d2a1469e
 def checksum(path, crc:int=0)->int: # Goes on from `crc`
@@ -144,7 +156,6 @@ def checksum(path, crc:int=0)->int: # Goes on from `crc`
     return crc
 
 # %% ../nbs/00_files.ipynb #403f333a
-BEAT, DEAD = 5., 30.   # seconds between two counts of a living owner; seconds without one after which it is dead
 _open_locks = set()
 
 def _close_in_child():
@@ -153,17 +164,14 @@ def _close_in_child():
     _open_locks.clear()
 os.register_at_fork(after_in_child=_close_in_child)
 
-def _kernel():
-    "What tells one running machine from another, also when both bear the same name."
-    try: return Path('/proc/sys/kernel/random/boot_id').read_text().strip()
-    except OSError: return socket.gethostname()
-
 def _open_locked(path):
     "(file descriptor, does this file system have locks?) of a file that no one else here holds; None if one does."
     while True:
         fd, works = os.open(path, os.O_RDWR | os.O_CREAT, 0o644), True
         try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: os.close(fd); return None, True
+        except BlockingIOError:
+            os.close(fd)
+            return None, True
         except OSError: works = False
         try:
             if os.path.samestat(os.fstat(fd), os.stat(path)): return fd, works
@@ -171,6 +179,13 @@ def _open_locked(path):
         os.close(fd)   # its last owner has just removed it: take the new one
 
 # %% ../nbs/00_files.ipynb #cb1308be
+BEAT, DEAD = 5., 30.   # seconds between two counts of a living owner; seconds without one after which it is dead
+
+def _kernel():
+    "What tells one running machine from another, also when both bear the same name."
+    try: return Path('/proc/sys/kernel/random/boot_id').read_text().strip()
+    except OSError: return socket.gethostname()
+
 def _owner(path):
     "What a lock's file says of its owner."
     try: return json.loads(path.read_text(encoding='utf-8').split('\n')[0])
@@ -178,7 +193,7 @@ def _owner(path):
 
 def _lives(path):
     "Does the owner of a lock on another machine count on?"
-    count = lambda: path.read_bytes() if path.exists() else b''
+    def count(): return path.read_bytes() if path.exists() else b''
     seen, end = count(), time.monotonic() + DEAD
     while time.monotonic() < end:
         time.sleep(min(1, BEAT))
@@ -188,15 +203,10 @@ def _lives(path):
     return False
 
 def _refuse(folder, path):
+    "`UserError` names the owner of a lock."
     o = _owner(path)
     who = f"process {o['pid']} on {o['host']}, started {o['started']}" if o else 'another process'
     raise UserError(f'{folder}: in use by {who}: wait for its end, stop it, or give another folder')
-
-def _count(fd, me, ended):
-    "Say every few seconds that the owner lives."
-    for n in itertools.count():
-        with suppress(OSError): os.pwrite(fd, f'{json.dumps(me)}\n{n:012}\n'.encode(), 0)
-        if ended.wait(BEAT): return
 
 # %% ../nbs/00_files.ipynb #bc053b46
 @contextmanager
@@ -211,35 +221,69 @@ def _made(folder):
         raise
 
 @contextmanager
+def _held(folder, path):
+    "Hold the system's lock of a file: (file descriptor, does this file system have locks?)."
+    with writing(path): fd, works = _open_locked(path)
+    if fd is None: _refuse(folder, path)
+    _open_locks.add(fd)
+    try: yield fd, works
+    finally:
+        if fd in _open_locks:   # not in a fork
+            _open_locks.discard(fd)
+            os.close(fd)
+
+# %% ../nbs/00_files.ipynb #f0count1
+def _count(fd, me, ended):
+    "Say every few seconds that the owner lives."
+    for n in itertools.count():
+        with suppress(OSError): os.pwrite(fd, f'{json.dumps(me)}\n{n:012}\n'.encode(), 0)
+        if ended.wait(BEAT): return
+
+@contextmanager
+def _counting(fd, me, path):
+    "Say in a lock's file whose it is, and count; at the end the file goes."
+    with writing(path):
+        os.truncate(fd, 0)
+        os.pwrite(fd, json.dumps(me).encode(), 0)
+    ended = threading.Event()
+    beat = threading.Thread(target=_count, args=(fd, me, ended), daemon=True)
+    beat.start()
+    try: yield
+    finally:
+        if os.getpid() == me['pid']:   # not in a fork
+            ended.set()
+            beat.join()
+            path.unlink(missing_ok=True)
+
+# %% ../nbs/00_files.ipynb #f0locked
+@contextmanager
 def locked(
     folder, # Made if it is not there; removed if an error leaves it empty
     name:str='.lock', # Of the file in it
 ):
     "Keep every other call of this out of a folder; `UserError` names who holds it."
     folder = Path(folder).absolute()
-    path, ended = folder/name, threading.Event()
-    me = dict(host=socket.gethostname(), pid=os.getpid(), started=time.strftime('%Y-%m-%d %H:%M:%S'), kernel=_kernel())
-    with _made(folder):
-        with writing(path): fd, works = _open_locked(path)
-        if fd is None: _refuse(folder, path)
-        _open_locks.add(fd)
-        try:
-            o = _owner(path)
-            if o and not (works and o['kernel'] == me['kernel']) and _lives(path): _refuse(folder, path)
-            with writing(path): os.truncate(fd, 0); os.pwrite(fd, json.dumps(me).encode(), 0)
-            beat = threading.Thread(target=_count, args=(fd, me, ended), daemon=True)
-            beat.start()
-            try: yield
-            finally:
-                if os.getpid() == me['pid']: ended.set(); beat.join(); path.unlink(missing_ok=True)   # not in a fork
-        finally:
-            if fd in _open_locks: _open_locks.discard(fd); os.close(fd)
+    path, started = folder/name, time.strftime('%Y-%m-%d %H:%M:%S')
+    me = dict(host=socket.gethostname(), pid=os.getpid(), started=started, kernel=_kernel())
+    with _made(folder), _held(folder, path) as (fd, works):
+        o = _owner(path)
+        dead = works and o.get('kernel') == me['kernel']   # of this machine, and its lock is ours
+        if o and not dead and _lives(path): _refuse(folder, path)
+        with _counting(fd, me, path): yield
 
 # %% ../nbs/00_files.ipynb #3f147a39
 class _Steady:
     "A text stream whose loss is no error."
     def __init__(self, stream): self._stream = stream
     def __getattr__(self, name): return getattr(self._stream, name)
+    def flush(self): self._try(self._stream.flush)
+
+    def write(self, text):
+        try: self._try(self._stream.write, text)
+        except UnicodeEncodeError:
+            code = self._stream.encoding
+            self._try(self._stream.write, text.encode(code, 'backslashreplace').decode(code))
+        return len(text)
 
     def _try(self, f, *args):
         try: f(*args)
@@ -250,15 +294,7 @@ class _Steady:
             with suppress(OSError, ValueError, AttributeError), open(os.devnull, 'w') as nowhere:
                 os.dup2(nowhere.fileno(), self._stream.fileno())   # its reader is gone
 
-    def write(self, text):
-        try: self._try(self._stream.write, text)
-        except UnicodeEncodeError:
-            code = self._stream.encoding
-            self._try(self._stream.write, text.encode(code, 'backslashreplace').decode(code))
-        return len(text)
-
-    def flush(self): self._try(self._stream.flush)
-
+# %% ../nbs/00_files.ipynb #f0stead2
 @contextmanager
 def steady_output():
     "Nothing that is printed inside raises because stdout or stderr is lost or cannot encode it."
@@ -281,7 +317,8 @@ def parse_flags(
         flag = word.partition('=')[0]
         if not flag.startswith('--') or flag == '--' or flag in known: continue
         near = difflib.get_close_matches(flag, known, 1, .75)
-        raise UserError(f'{flag}: no such flag' + (f', did you mean {near[0]}?' if near else '.') + ' --help lists them all')
+        meant = f', did you mean {near[0]}?' if near else '.'
+        raise UserError(f'{flag}: no such flag{meant} --help lists them all')
     return parser.parse_args(args)
 
 # %% ../nbs/00_files.ipynb #35fcfe0f
