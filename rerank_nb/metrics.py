@@ -12,14 +12,16 @@ import numpy as np
 # %% ../nbs/02_metrics.ipynb #9a481bdb
 def _array(x, dtype=None):
     "Tensor, array or list as an array; floating tensors become float64, since numpy has no bfloat16."
-    return np.asarray(x if not hasattr(x, 'detach') else x.detach().cpu().double() if x.is_floating_point() else x.cpu(), dtype)
+    if hasattr(x, 'detach'): x = x.detach().cpu().double() if x.is_floating_point() else x.cpu()
+    return np.asarray(x, dtype)
 
 def gains_of(
     labels, # (N,) targets in [0, 1]: tensor, array or list
     label2id:dict=None, # Grade -> target; None for binary labels 0 and 1
 )->np.ndarray: # (N,) int64 gains, 0 for the lowest grade
     "Gains of targets; `ValueError` if a label is no target of the map."
-    y, values = _array(labels, np.float64), np.array(sorted(set(label2id.values())) if label2id else [0., 1.], np.float64)
+    y = _array(labels, np.float64)
+    values = np.array(sorted(set(label2id.values())) if label2id else [0., 1.], np.float64)
     place = np.abs(y[:, None] - values).argmin(1)
     off = ~(np.abs(y - values[place]) <= 1e-6)   # true for NaN as well
     if off.any(): raise ValueError(f'label {y[off][0]:g} is none of the targets {values.tolist()}')
@@ -54,7 +56,8 @@ def mrr_at_k(
 )->float: # 1/rank, or 0 beyond k
     "Reciprocal rank of the first relevant document of one list; nan without one."
     at = np.flatnonzero(ranked_gains(scores, gains) >= 1)
-    return float('nan') if not len(at) else float(1 / (at[0] + 1)) if at[0] < k else 0.
+    if not len(at): return float('nan')
+    return float(1 / (at[0] + 1)) if at[0] < k else 0.
 
 def average_precision(
     scores, # (n,) scores of one query's documents
@@ -74,20 +77,27 @@ def recall_at_k(
     return float(relevant[:k].sum() / relevant.sum()) if relevant.any() else float('nan')
 
 # %% ../nbs/02_metrics.ipynb #79543bbe
+def _one_each(**arrays):
+    "`ValueError` unless there is one of each a pair."
+    found = ', '.join(f'{len(v)} {name}' for name, v in arrays.items())
+    if len({len(v) for v in arrays.values()}) > 1: raise ValueError(f'{found}: expected one of each a pair')
+
+def _of_list(s, g, k): return ndcg_at_k(s, g, k), mrr_at_k(s, g, k), average_precision(s, g), recall_at_k(s, g, k)
+
 def ranking_metrics(
     scores, # (N,) scores of all pairs
     gains, # (N,) integer gains
     groups, # (N,) which query a pair belongs to, in any order
     k:int=10, # Depth of NDCG and MRR
-    per_query:bool=False, # Also give 'per_query': arrays of 'group' (rising), ndcg@k, mrr@k, map, recall@k; nan without a relevant document
+    per_query:bool=False, # Also give 'per_query': arrays, one value a query
 )->dict: # ndcg@k, mrr@k, map, recall@k, queries, queries_without_relevant
     "Means over the queries that have a relevant document; nan if there is none."
     s, g, q = _array(scores, np.float64), _array(gains), _array(groups)
-    if not len(s) == len(g) == len(q): raise ValueError(f'{len(s)} scores, {len(g)} gains, {len(q)} groups: expected one of each a pair')
+    _one_each(scores=s, gains=g, groups=q)
     order = np.argsort(q, kind='stable')
     ids, starts = np.unique(q[order], return_index=True)
     lists = np.split(order, starts[1:]) if len(ids) else []
-    rows = np.array([(ndcg_at_k(s[i], g[i], k), mrr_at_k(s[i], g[i], k), average_precision(s[i], g[i]), recall_at_k(s[i], g[i], k)) for i in lists]).reshape(-1, 4)
+    rows = np.array([_of_list(s[i], g[i], k) for i in lists]).reshape(-1, 4)
     names, has = (f'ndcg@{k}', f'mrr@{k}', 'map', f'recall@{k}'), ~np.isnan(rows[:, 0])
     out = {n: float(v) for n, v in zip(names, rows[has].mean(0) if has.any() else [float('nan')]*4)}
     out |= dict(queries=int(has.sum()), queries_without_relevant=int((~has).sum()))
@@ -102,7 +112,7 @@ def judged_once(
     "Each document of a query once, at its first place and with the highest gain it has there."
     g, q, seen = _array(gains), _array(groups), {}
     if not isinstance(docs, np.ndarray): docs = np.fromiter((seen.setdefault(d, len(seen)) for d in docs), np.int64)
-    if not len(g) == len(q) == len(docs): raise ValueError(f'{len(g)} gains, {len(q)} groups, {len(docs)} documents: expected one of each a pair')
+    _one_each(gains=g, groups=q, documents=docs)
     if not len(g): return np.zeros(0, np.int64), g
     order = np.lexsort((docs, q))   # stable: the first place leads
     starts = np.flatnonzero(np.r_[True, (np.diff(q[order]) != 0) | (docs[order][1:] != docs[order][:-1])])
@@ -118,10 +128,12 @@ def calibration(
 )->dict: # 'ece', and arrays 'predicted', 'observed', 'count' of the bins that are not empty
     "Predicted against observed, and the expected calibration error; `ValueError` on a probability outside [0, 1]."
     p, y = _array(probs, np.float64), _array(labels, np.float64)
-    if (bad := ~((p >= 0) & (p <= 1))).any(): raise ValueError(f'{p[bad][0]:g} is not a probability: logits must pass a sigmoid first')
+    bad = p[~((p >= 0) & (p <= 1))]
+    if len(bad): raise ValueError(f'{bad[0]:g} is not a probability: logits must pass a sigmoid first')
     b = np.minimum((p * bins).astype(int), bins - 1)
-    n = np.bincount(b, minlength=bins); used = n > 0
-    mean = lambda v: (np.bincount(b, v, bins)[used] / n[used])
+    n = np.bincount(b, minlength=bins)
+    used = n > 0
+    def mean(v): return np.bincount(b, v, bins)[used] / n[used]
     out = dict(predicted=mean(p), observed=mean(y), count=n[used])
     return out | {'ece': float((np.abs(out['predicted'] - out['observed']) * out['count']).sum() / max(len(p), 1))}
 
@@ -130,7 +142,10 @@ def plot_calibration(
 ): # matplotlib Figure
     "Reliability plot: on the diagonal, a score of 0.8 means 80 percent."
     import matplotlib.pyplot as plt
-    fig, ax = plt.subplots(figsize=(3.4, 3), layout='constrained'); plt.close(fig)
-    ax.plot([0, 1], [0, 1], color='.7'); ax.plot(c['predicted'], c['observed'], 'o-')
-    ax.set(title=f"expected calibration error {c['ece']:.3f}", xlabel='predicted probability', ylabel='share of positives')
+    fig, ax = plt.subplots(figsize=(3.4, 3), layout='constrained')
+    plt.close(fig)
+    ax.plot([0, 1], [0, 1], color='.7')
+    ax.plot(c['predicted'], c['observed'], 'o-')
+    title = f"expected calibration error {c['ece']:.3f}"
+    ax.set(title=title, xlabel='predicted probability', ylabel='share of positives')
     return fig
