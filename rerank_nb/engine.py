@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONFIG_FILES', 'launch_environment', 'preflight', 'launch', 'forget_accelerator', 'make_accelerator', 'layer_class',
-           'check_layers', 'sharding_table', 'distribute', 'on_main', 'ignore_signals', 'StopSignal', 'Stopped',
+           'check_layers', 'sharding_table', 'distribute', 'on_main', 'StopSignal', 'ignore_signals', 'Stopped',
            'Interrupted', 'stopped', 'leave']
 
 # %% ../nbs/03a_engine.ipynb #0e6733c1
@@ -18,62 +18,88 @@ import torch.distributed.fsdp as sharding
 from accelerate import Accelerator, PartialState, notebook_launcher
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration, parse_flag_from_env, patch_environment
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration
+from accelerate.utils import parse_flag_from_env, patch_environment
 from accelerate.utils.launch import prepare_multi_gpu_env
 from accelerate.utils.other import get_free_port
-from .files import UserError
+from .files import UserError, patch
 
 # %% ../nbs/03a_engine.ipynb #500e869b
+_SETTINGS = ('ACCELERATE_', 'FSDP_', 'OMP_', 'CUDA_VISIBLE')
+
 def launch_environment(
     config_file, # A yaml file of accelerate, such as config/default_fsdp.yaml
-    *flags, # Words as `accelerate launch` takes them, such as '--fsdp_transformer_layer_cls_to_wrap', 'ElectraLayer'
+    *flags, # Words as `accelerate launch` takes them, such as '--mixed_precision', 'no'
 )->dict: # Environment variables
     "What `accelerate launch --config_file config_file *flags` would set for each process."
-    if not Path(config_file).is_file(): raise UserError(f'{config_file}: no such file. The ones that come with the project are in config/')
-    args = launch_command_parser().parse_args(['--config_file', str(config_file), '--main_process_port', '0', *flags, 'script'])
+    if not Path(config_file).is_file():
+        raise UserError(f'{config_file}: no such file. The ones that come with the project are in config/')
+    words = ['--config_file', str(config_file), '--main_process_port', '0', *flags, 'script']
+    args = launch_command_parser().parse_args(words)
     try: args = _validate_launch_command(args)[0]
     except ValueError as e: raise UserError(f'{config_file}: {e}') from None
     env = prepare_multi_gpu_env(args)
-    return {k: v for k, v in env.items() if k.startswith(('ACCELERATE_', 'FSDP_', 'OMP_', 'CUDA_VISIBLE')) and os.environ.get(k) != v}
+    return {k: v for k, v in env.items() if k.startswith(_SETTINGS) and os.environ.get(k) != v}
 
 # %% ../nbs/03a_engine.ipynb #5b9b75f0
 def _devices():
     "How many accelerators this machine has, found without starting one; 0 when the CPU was asked for."
     return 0 if parse_flag_from_env('ACCELERATE_USE_CPU') else torch.cuda.device_count()
 
+def _unforkable():
+    "What in this kernel stands in the way of a copy, and the way out."
+    if torch.cuda.is_initialized():
+        return ('this kernel has used the GPU already (a cell moved a model or a tensor to it), and a process that '
+                'uses CUDA cannot be forked: restart the kernel and launch before such a cell')
+    if AcceleratorState._shared_state or PartialState._shared_state:
+        return ('an earlier cell has built an Accelerator in this kernel: build it inside the launched function, '
+                'restart the kernel and launch again')
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return 'this kernel belongs to a process group already: restart it and launch again'
+
+# %% ../nbs/03a_engine.ipynb #f3366851
 def preflight(
     num_processes:int, # How many processes are to start
 ):
     "`UserError` names what in this kernel stands in the way of a launch, and the way out."
-    if torch.cuda.is_initialized(): raise UserError('this kernel has used the GPU already (a cell moved a model or a tensor to it), and a process that uses CUDA cannot be forked: restart the kernel and launch before such a cell')
-    if AcceleratorState._shared_state or PartialState._shared_state: raise UserError('an earlier cell has built an Accelerator in this kernel: build it inside the launched function, restart the kernel and launch again')
-    if torch.distributed.is_available() and torch.distributed.is_initialized(): raise UserError('this kernel belongs to a process group already: restart it and launch again')
+    if why := _unforkable(): raise UserError(why)
     if num_processes < 1: raise UserError(f'num_processes: found {num_processes}, expected at least 1')
     n = _devices()
-    if n and num_processes > n: raise UserError(f'num_processes: found {num_processes}, but this machine has {n} GPU{"s" * (n > 1)}: ask for at most {n}, or set ACCELERATE_USE_CPU=1 to run on the CPU')
+    if n and num_processes > n:
+        gpus = f'{n} GPU' + 's'*(n > 1)
+        raise UserError(f'num_processes: found {num_processes}, but this machine has {gpus}: ask for at most {n}, or '
+                        f'set ACCELERATE_USE_CPU=1 to run on the CPU')
+
+# %% ../nbs/03a_engine.ipynb #17ae2474
+def _for_cpu(env):
+    "Settings for processes on the CPU of one machine."
+    loopback = {'GLOO_SOCKET_IFNAME': 'lo'} if os.uname().sysname == 'Linux' else {}
+    return {**loopback, **env, 'ACCELERATE_USE_CPU': 'true'}
 
 def launch(
     function, # Runs in every process, such as `train`
     *args, # Its arguments
     config_file, # A yaml file of accelerate
-    num_processes:int=None, # None: one a GPU; two on a machine without
+    num_processes:int=None, # None: one per GPU; two on a machine without
     flags=(), # More words for `launch_environment`
 ):
     "`notebook_launcher` with the settings of a yaml file: what `accelerate launch` does from a terminal, from a cell."
     num_processes = num_processes or _devices() or 2
     preflight(num_processes)
     env = launch_environment(config_file, *flags)
-    if not _devices(): env = {'GLOO_SOCKET_IFNAME': 'lo', **env, 'ACCELERATE_USE_CPU': 'true'} if os.uname().sysname == 'Linux' else {**env, 'ACCELERATE_USE_CPU': 'true'}
+    if not _devices(): env = _for_cpu(env)
     def one_thread(*args):
         if not _devices(): torch.set_num_threads(1)   # OpenMP threads of the parent do not live on in a fork
         return function(*args)
-    with patch_environment(**env): notebook_launcher(one_thread, args, num_processes=num_processes, use_port=str(get_free_port()))
+    with patch_environment(**env):
+        notebook_launcher(one_thread, args, num_processes=num_processes, use_port=str(get_free_port()))
 
 # %% ../nbs/03a_engine.ipynb #d57a0430
 def _mixed_precision(asked, on_cpu):
     "The precision to run in and a word about it: a flag is obeyed, a configuration's wish only where the device can."
     wanted = asked or os.environ.get('ACCELERATE_MIXED_PRECISION', 'no')
-    if on_cpu and asked == 'fp16': raise UserError('--mixed_precision: found fp16, but there is no GPU: use no or bf16')
+    if on_cpu and asked == 'fp16':
+        raise UserError('--mixed_precision: found fp16, but there is no GPU: use no or bf16')
     cuda = not on_cpu and torch.cuda.is_available()
     bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
     able = not on_cpu and (wanted != 'bf16' or bf16 or not cuda)
@@ -83,9 +109,40 @@ def _mixed_precision(asked, on_cpu):
     if wanted == 'no' or able: return wanted, None
     return 'no', f'{wanted} is set in the configuration, but this device has none: running in float32'
 
+# %% ../nbs/03a_engine.ipynb #ed332ee5
 def forget_accelerator():
     "A process that is alone may start anew, in another precision or under `notebook_launcher`."
-    if not torch.distributed.is_initialized(): AcceleratorState._reset_state(reset_partial_state=True); GradientState._reset_state()
+    if torch.distributed.is_initialized(): return
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+# %% ../nbs/03a_engine.ipynb #67f4e62f
+_FSDP1 = ('the accelerate configuration asks for FSDP version 1 (fsdp_version is 1 or missing): write fsdp_version: 2 '
+          'under fsdp_config')
+
+def _sharded(world, on_cpu):
+    "Is this run to be sharded, and a word about it. The environment says what was asked for, and then what is done."
+    if not parse_flag_from_env('ACCELERATE_USE_FSDP'): return False, None
+    if os.environ.get('FSDP_VERSION', '1') != '2': raise UserError(_FSDP1)
+    if world > 1 or not on_cpu and 'LOCAL_RANK' in os.environ: return True, None
+    os.environ['ACCELERATE_USE_FSDP'] = 'false'   # on a GPU: a cell, or plain python
+    return False, 'FSDP has nothing to shard with one process' + ' on a CPU'*on_cpu + ': running without it'
+
+# %% ../nbs/03a_engine.ipynb #55dc7b0d
+def _connect_cpus(group):
+    "Start gloo, and tell accelerate that these processes are a multi-device run: it shards no MULTI_CPU."
+    state = PartialState(cpu=True, **group.to_kwargs())
+    if state.distributed_type == DistributedType.MULTI_CPU:
+        PartialState._shared_state['distributed_type'] = DistributedType.MULTI_GPU
+
+def _check_engine(accelerator, world, fsdp):
+    "`UserError` if accelerate runs something else than was asked for."
+    n, kind = accelerator.num_processes, accelerator.distributed_type
+    if n != world:
+        raise UserError(f'{world} processes were launched, but {n} run together: check num_processes and the CPU/GPU '
+                        f'settings of the accelerate configuration')
+    if fsdp and kind != DistributedType.FSDP:
+        raise UserError(f'FSDP was asked for, but {kind} would run: check the accelerate configuration')
 
 # %% ../nbs/03a_engine.ipynb #6ce5803b
 def make_accelerator(
@@ -96,107 +153,114 @@ def make_accelerator(
 )->Accelerator:
     "The accelerator for this process; the engine and the number of processes asked for are the ones that run."
     forget_accelerator()   # a second run in one notebook
-    world, fsdp = int(os.environ.get('WORLD_SIZE', 1)), parse_flag_from_env('ACCELERATE_USE_FSDP')
+    world = int(os.environ.get('WORLD_SIZE', 1))
     on_cpu = parse_flag_from_env('ACCELERATE_USE_CPU') or not torch.accelerator.is_available()
-    group, notes = InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)), []
-    if fsdp and os.environ.get('FSDP_VERSION', '1') != '2': raise UserError('the accelerate configuration asks for FSDP version 1 (fsdp_version is 1 or missing): write fsdp_version: 2 under fsdp_config')
+    fsdp, of_sharding = _sharded(world, on_cpu)
     if on_cpu: os.environ['ACCELERATE_USE_CPU'] = 'true'
-    if fsdp and world == 1 and (on_cpu or 'LOCAL_RANK' not in os.environ):   # on a GPU: a cell, or plain python
-        fsdp, os.environ['ACCELERATE_USE_FSDP'] = False, 'false'
-        notes.append('FSDP has nothing to shard with one process' + ' on a CPU'*on_cpu + ': running without it')
-    if on_cpu and fsdp and PartialState(cpu=True, **group.to_kwargs()).distributed_type == DistributedType.MULTI_CPU:
-        PartialState._shared_state['distributed_type'] = DistributedType.MULTI_GPU   # accelerate shards MULTI_GPU, never MULTI_CPU
-    precision, note = _mixed_precision(mixed_precision, on_cpu)
-    acc = Accelerator(cpu=on_cpu, mixed_precision=precision, log_with=log_with or None, step_scheduler_with_optimizer=False, kwargs_handlers=[group],
-                      project_config=ProjectConfiguration(project_dir=str(output_dir), logging_dir=str(Path(output_dir)/'logs')))
-    acc.gradient_accumulation_steps = 1   # the loop divides by what a window really holds
-    if acc.num_processes != world: raise UserError(f'{world} processes were launched, but {acc.num_processes} run together: check num_processes and the CPU/GPU settings of the accelerate configuration')
-    if fsdp and acc.distributed_type != DistributedType.FSDP: raise UserError(f'FSDP was asked for, but {acc.distributed_type} would run: check the accelerate configuration')
-    for n in filter(None, [*notes, note]): acc.print(n)
-    return acc
+    group = InitProcessGroupKwargs(timeout=timedelta(seconds=timeout))
+    if on_cpu and fsdp: _connect_cpus(group)
+    precision, of_precision = _mixed_precision(mixed_precision, on_cpu)
+    project = ProjectConfiguration(project_dir=str(output_dir), logging_dir=str(Path(output_dir)/'logs'))
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, log_with=log_with or None, project_config=project,
+                              step_scheduler_with_optimizer=False, kwargs_handlers=[group])
+    accelerator.gradient_accumulation_steps = 1   # the loop divides by what a window really holds
+    _check_engine(accelerator, world, fsdp)
+    for note in filter(None, (of_sharding, of_precision)): accelerator.print(note)
+    return accelerator
 
 # %% ../nbs/03a_engine.ipynb #331695ab
 CONFIG_FILES = {'BertLayer': 'config/default_fsdp.yaml', 'XLMRobertaLayer': 'config/xlmroberta_default_config.yaml'}
 
-def layer_class(model)->str: # Name of a class, such as BertLayer
+def layer_class(
+    model, # A network
+)->str: # Name of a class, such as BertLayer
     "The class of the layers that a network stacks."
     stacks = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m)]
-    return Counter(type(layer).__name__ for m in stacks for layer in m).most_common(1)[0][0] if stacks else type(model).__name__
+    counts = Counter(type(layer).__name__ for m in stacks for layer in m)
+    return counts.most_common(1)[0][0] if counts else type(model).__name__
 
+# %% ../nbs/03a_engine.ipynb #d049762d
 def check_layers(
     model, # The network, before it is sharded
 ):
     "`UserError` if FSDP was told to wrap layers that this model does not have; says what to tell it."
-    if not parse_flag_from_env('ACCELERATE_USE_FSDP') or os.environ.get('FSDP_AUTO_WRAP_POLICY') != 'TRANSFORMER_BASED_WRAP': return
+    by_layer = os.environ.get('FSDP_AUTO_WRAP_POLICY') == 'TRANSFORMER_BASED_WRAP'
+    if not parse_flag_from_env('ACCELERATE_USE_FSDP') or not by_layer: return
     asked = [n.strip() for n in os.environ.get('FSDP_TRANSFORMER_CLS_TO_WRAP', '').split(',') if n.strip()]
-    have = {type(m).__name__ for m in model.modules()}
-    if asked and have.issuperset(asked): return
+    if asked and {type(m).__name__ for m in model.modules()}.issuperset(asked): return
     layer = layer_class(model)
-    remedy = f'use --config_file {CONFIG_FILES[layer]}' if layer in CONFIG_FILES else f'add to accelerate launch: --fsdp_transformer_layer_cls_to_wrap {layer}'
-    raise UserError(f"FSDP is to wrap {', '.join(asked) or 'no layer'}, but the layers of this model are {layer}: {remedy}")
+    remedy = f'add to accelerate launch: --fsdp_transformer_layer_cls_to_wrap {layer}'
+    if layer in CONFIG_FILES: remedy = f'use --config_file {CONFIG_FILES[layer]}'
+    wrapped = ', '.join(asked) or 'no layer'
+    raise UserError(f'FSDP is to wrap {wrapped}, but the layers of this model are {layer}: {remedy}')
 
 # %% ../nbs/03a_engine.ipynb #b2d61ca1
-def sharding_table(acc, model)->str:
+def _local(p): return p.to_local() if hasattr(p, 'to_local') else p.detach()
+
+def sharding_table(
+    accelerator, # From `make_accelerator`
+    model, # Prepared network
+)->str: # Lines
     "Which part of the parameters each process holds; every process must call this."
-    local = lambda p: p.to_local() if hasattr(p, 'to_local') else p.detach()
     name, largest = max(model.named_parameters(), key=lambda kv: kv[1].numel())
-    mine = (acc.process_index, tuple(local(largest).shape), sum(local(p).numel() * p.element_size() for p in model.parameters()))
-    rows = [mine]
-    if acc.num_processes > 1: torch.distributed.all_gather_object(rows := [None]*acc.num_processes, mine)
+    held = sum(_local(p).numel() * p.element_size() for p in model.parameters())
+    mine = accelerator.process_index, tuple(_local(largest).shape), held
+    n, rows = accelerator.num_processes, [mine]
+    if n > 1: torch.distributed.all_gather_object(rows := [None]*n, mine)
     whole = sum(p.numel() * p.element_size() for p in model.parameters())
-    return '\n'.join([f'{"process":<9}{"bytes of parameters":>20}{"share":>8}  {name} {tuple(largest.shape)}', *(f'{r:<9}{b:>20,}{b / whole:>8.1%}  {shape}' for r, shape, b in rows)])
+    head = f'{"process":<9}{"bytes of parameters":>20}{"share":>8}  {name} {tuple(largest.shape)}'
+    return '\n'.join([head, *(f'{r:<9}{b:>20,}{b / whole:>8.1%}  {shape}' for r, shape, b in rows)])
 
 # %% ../nbs/03a_engine.ipynb #a23c17ef
+def _head_apart(shard, model, head):
+    "What takes the place of torch's `fully_shard`: the head becomes a unit in float32 before the rest of the model."
+    wide = torch.float32
+    def units(module, mp_policy, **kw):
+        if module is model:   # the last one: what is in no unit yet
+            in_wide = replace(mp_policy, param_dtype=wide)
+            if head: shard(head, mp_policy=in_wide, **kw | dict(reshard_after_forward=False))
+            mp_policy = replace(mp_policy, output_dtype=wide)
+        return shard(module, mp_policy=mp_policy, **kw)
+    return units
+
 def distribute(
-    acc, # From `make_accelerator`
+    accelerator, # From `make_accelerator`
     model, # CrossEncoder
     optimizer, # Of its parameters
     head, # Modules behind its encoder
 )->tuple: # (model, optimizer)
-    "`acc.prepare`; under FSDP in half precision the head is a unit of its own in float32, and gradients are summed in float32."
-    if acc.distributed_type != DistributedType.FSDP or acc.mixed_precision == 'no': return acc.prepare(model, optimizer)
+    "`accelerator.prepare`; under FSDP in half precision the head and the sum of gradients are in float32."
+    if accelerator.distributed_type != DistributedType.FSDP or accelerator.mixed_precision == 'no':
+        return accelerator.prepare(model, optimizer)
+    plugin, shard = accelerator.state.fsdp_plugin, sharding.fully_shard
+    policy = plugin.mixed_precision_policy
+    plugin.mixed_precision_policy = replace(policy, reduce_dtype=torch.float32, output_dtype=None)
     head = [m for m in head if next(m.parameters(), None) is not None]
-    plugin, shard, wide = acc.state.fsdp_plugin, sharding.fully_shard, torch.float32
-    plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=wide, output_dtype=None)
-    def units(module, mp_policy, **kw):
-        if module is model:   # the last one: what is in no unit yet
-            if head: shard(head, mp_policy=replace(mp_policy, param_dtype=wide), **kw | dict(reshard_after_forward=False))
-            mp_policy = replace(mp_policy, output_dtype=wide)
-        return shard(module, mp_policy=mp_policy, **kw)
-    sharding.fully_shard = units
-    try: return acc.prepare(model, optimizer)
+    sharding.fully_shard = _head_apart(shard, model, head)
+    try: return accelerator.prepare(model, optimizer)
     finally: sharding.fully_shard = shard
 
 # %% ../nbs/03a_engine.ipynb #8453072c
 def on_main(
-    acc, # From `make_accelerator`
+    accelerator, # From `make_accelerator`
     f, # Function without arguments
 ): # What `f` returned, in every process
     "Run `f` in the main process; its value or its `UserError` reaches all."
     got = [None, None]
-    if acc.is_main_process:
+    if accelerator.is_main_process:
         try: got = [f(), None]
         except UserError as e: got = [None, e]
-    if acc.num_processes > 1: torch.distributed.broadcast_object_list(got)
+    if accelerator.num_processes > 1: torch.distributed.broadcast_object_list(got)
     if got[1]: raise got[1]
     return got[0]
 
 # %% ../nbs/03a_engine.ipynb #898f68cd
-def ignore_signals(
-    worker_id:int, # Number of the worker
-):
-    "For a loader's worker (`worker_init_fn`): being told to stop is its parent's affair."
-    for s in (signal.SIGTERM, signal.SIGINT): signal.signal(s, signal.SIG_IGN)
-
 class StopSignal:
     "Hears SIGTERM and SIGINT while it is entered; `asked()` becomes true in all processes after the same step."
     def __init__(self):
-        self.heard, self.signal, self._since, self._old = False, 0, 0., {}
+        self.heard, self.signal = False, 0
+        self._since, self._old = 0., {}
         self._agreed, self._copy, self._event = False, None, None
-
-    def _hear(self, number, frame):
-        if self.heard and number == signal.SIGINT and time.monotonic() - self._since > 1: raise KeyboardInterrupt
-        if not self.heard: self.heard, self.signal, self._since = True, number, time.monotonic()
 
     def __enter__(self):
         if threading.current_thread() is not threading.main_thread(): return self
@@ -207,27 +271,45 @@ class StopSignal:
     def __exit__(self, *_):
         for s, old in self._old.items(): signal.signal(s, old)
 
-    def tell(self,
-        heard, # 0-dimensional tensor, the same in all processes: how many have heard the signal
-    ):
-        "Take note of what a step's sum says."
-        if heard.is_cuda: self._before, self._event = (self._copy, self._event), torch.cuda.Event()
-        self._copy = heard.detach().to('cpu', non_blocking=heard.is_cuda)
-        if heard.is_cuda: self._event.record()
+    def _hear(self, number, frame):
+        if self.heard and number == signal.SIGINT and time.monotonic() - self._since > 1: raise KeyboardInterrupt
+        if not self.heard: self.heard, self.signal, self._since = True, number, time.monotonic()
 
-    def asked(self)->bool:
-        "Has any process heard a signal? On a GPU: up to the step before the last one."
-        copy, event = getattr(self, '_before', (self._copy, None))
-        if event is not None: event.synchronize()
-        return self._agreed or copy is not None and bool(copy)
+# %% ../nbs/03a_engine.ipynb #0a56afa3
+@patch
+def tell(self:StopSignal,
+    heard, # 0-dimensional tensor, the same in all processes: how many have heard the signal
+):
+    "Take note of what a step's sum says."
+    if heard.is_cuda: self._before, self._event = (self._copy, self._event), torch.cuda.Event()
+    self._copy = heard.detach().to('cpu', non_blocking=heard.is_cuda)
+    if heard.is_cuda: self._event.record()
 
-    def ask(self, acc)->bool: # The same in all processes
-        "Has any process heard a signal by now? Every process must call this."
-        heard = torch.tensor([float(self.signal)], device=acc.device)
-        number = int(acc.gather(heard).max())
-        self._agreed = self._agreed or number > 0
-        self.signal = number or self.signal
-        return self._agreed
+@patch
+def asked(self:StopSignal)->bool:
+    "Has any process heard a signal? On a GPU: up to the step before the last one."
+    copy, event = getattr(self, '_before', (self._copy, None))
+    if event is not None: event.synchronize()
+    return self._agreed or copy is not None and bool(copy)
+
+# %% ../nbs/03a_engine.ipynb #16b9eb0c
+@patch
+def ask(self:StopSignal,
+    accelerator, # From `make_accelerator`
+)->bool: # The same in all processes
+    "Has any process heard a signal by now? Every process must call this."
+    heard = torch.tensor([float(self.signal)], device=accelerator.device)
+    number = int(accelerator.gather(heard).max())
+    self._agreed = self._agreed or number > 0
+    self.signal = number or self.signal
+    return self._agreed
+
+# %% ../nbs/03a_engine.ipynb #18efc76c
+def ignore_signals(
+    worker_id:int, # Number of the worker
+):
+    "For a loader's worker (`worker_init_fn`): being told to stop is its parent's affair."
+    for s in (signal.SIGTERM, signal.SIGINT): signal.signal(s, signal.SIG_IGN)
 
 # %% ../nbs/03a_engine.ipynb #d87a6f8e
 class Stopped(SystemExit):
@@ -252,5 +334,5 @@ def leave():
     "End this process of several, once its work is done: threads of a finished group must not meet a dying interpreter."
     if int(os.environ.get('WORLD_SIZE', 1)) == 1: return
     atexit._run_exitfuncs()
-    sys.stdout.flush(); sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr): stream.flush()
     os._exit(0)

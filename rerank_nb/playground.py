@@ -8,7 +8,19 @@ __all__ = ['ranked_html', 'Playground']
 # %% ../nbs/11_playground.ipynb #988a8628
 import html
 import torch
-from .files import UserError
+from .files import UserError, patch
+
+# %% ../nbs/11_playground.ipynb #3f8a60d1
+_TRACK = 'position:relative;height:8px;background:rgba(128,128,128,.2)'
+_MARK = 'position:absolute;top:-2px;width:2px;height:12px;background:#d1495b'
+
+def _row(text, score, threshold):
+    "A bar, the line at the threshold, and the text below, which is markup already."
+    color = '#2a9d5c' if score >= threshold else '#9aa0a6'
+    bar = f'<div style="width:{100*score:.1f}%;height:8px;background:{color}"></div>'
+    mark = f'<div style="left:{100*threshold:.1f}%;{_MARK}"></div>'
+    label = f'<span style="line-height:1.3"><b>{score:.2f}</b> {text}</span>'
+    return f'<div class="rr-row" style="margin:4px 0"><div style="{_TRACK}">{bar}{mark}</div>{label}</div>'
 
 # %% ../nbs/11_playground.ipynb #41ea8b55
 def ranked_html(
@@ -18,18 +30,37 @@ def ranked_html(
     threshold:float=.5, # Documents below it are grey
     relevant=(), # Documents known to answer, marked with a star
 )->str:
-    "A ranked list with a bar for each score and a line at the threshold. Of equal scores, the document typed first stands first."
-    rows = []
-    for i in sorted(range(len(docs)), key=lambda i: (-scores[i], i)):
-        s, star = scores[i], '★ ' if docs[i] in relevant else ''
-        color = '#2a9d5c' if s >= threshold else '#9aa0a6'
-        rows.append(f'<div class="rr-row" style="margin:4px 0"><div style="position:relative;height:8px;background:rgba(128,128,128,.2)"><div style="width:{100*s:.1f}%;height:8px;background:{color}"></div>'
-                    f'<div style="position:absolute;left:{100*threshold:.1f}%;top:-2px;width:2px;height:12px;background:#d1495b"></div></div><span style="line-height:1.3"><b>{s:.2f}</b> {star}{html.escape(docs[i])}</span></div>')
-    return f'<div class="rr-list" style="padding:0 12px"><b>{html.escape(title)}</b> <span style="opacity:.7">{sum(s >= threshold for s in scores)} of {len(docs)} at or above {threshold:.2f}</span>{"".join(rows)}</div>'
+    "A ranked list with a bar for each score; of equal scores, the document typed first stands first."
+    order = sorted(range(len(docs)), key=lambda i: (-scores[i], i))
+    texts = ['★ '*(d in relevant) + html.escape(d) for d in docs]
+    rows = ''.join(_row(texts[i], scores[i], threshold) for i in order)
+    above = f'{sum(s >= threshold for s in scores)} of {len(docs)} at or above {threshold:.2f}'
+    head = f'<b>{html.escape(title)}</b> <span style="opacity:.7">{above}</span>'
+    return f'<div class="rr-list" style="padding:0 12px">{head}{rows}</div>'
+
+# %% ../nbs/11_playground.ipynb #9d02e6b7
+def _widgets(query, docs, n):
+    "The parts of the form by name, with a list for each of `n` models."
+    import ipywidgets as w
+    label = dict(description_width='90px')
+    wide = dict(layout=w.Layout(width='98%'), style=label)
+    share = f'{100 // n}%'
+    return dict(
+        query=w.Text(query, description='query', **wide),
+        docs=w.Textarea('\n'.join(docs), description='documents', rows=max(4, len(docs)), **wide),
+        button=w.Button(description='rank', button_style='primary'),
+        threshold=w.FloatSlider(.5, min=0, max=1, step=.01, description='threshold', style=label),
+        said=w.HTML(),
+        lists=[w.HTML(layout=w.Layout(width=share)) for _ in range(n)])
+
+def _form(query, docs, button, threshold, said, lists):
+    "The parts in their places."
+    import ipywidgets as w
+    return w.VBox([query, docs, w.HBox([button, threshold]), said, w.HBox(lists)])
 
 # %% ../nbs/11_playground.ipynb #5cba5bd8
 class Playground:
-    "A form: query, documents (one a line), a button, a threshold, and a ranked list for each model. `form` is the widget."
+    "Query, documents (one per line), a button, a threshold, and a ranked list for each model. `form` is the widget."
     def __init__(self,
         models, # {'before': CrossEncoder, 'after': CrossEncoder}
         query:str='', # What the form starts with
@@ -37,39 +68,46 @@ class Playground:
         relevant=(), # Documents to mark with a star
         max_len:int=512, # Longest pair in tokens
     ):
-        import ipywidgets as w
-        if not models or not all(hasattr(m, 'rank') for m in models.values()): raise UserError("models: expected {'name': CrossEncoder, ...}")
-        wide = dict(layout=w.Layout(width='98%'), style=dict(description_width='90px'))
-        self.models, self.relevant, self.max_len, self.scored = models, set(relevant), max_len, None
-        self.query, self.docs = w.Text(query, description='query', **wide), w.Textarea('\n'.join(docs), description='documents', rows=max(4, len(docs)), **wide)
-        self.threshold, self.button = w.FloatSlider(.5, min=0, max=1, step=.01, description='threshold', style=wide['style']), w.Button(description='rank', button_style='primary')
-        self.said, self.lists = w.HTML(), [w.HTML(layout=w.Layout(width=f'{100//len(models)}%')) for _ in models]
-        self.button.on_click(lambda _: self.score()); self.threshold.observe(lambda _: self.draw(), names='value')
-        self.form = w.VBox([self.query, self.docs, w.HBox([self.button, self.threshold]), self.said, w.HBox(self.lists)])
+        if not models or not all(hasattr(m, 'rank') for m in models.values()):
+            raise UserError("models: expected {'name': CrossEncoder, ...}")
+        self.models, self.relevant, self.max_len = models, set(relevant), max_len
+        parts = _widgets(query, docs, len(models))
+        self.query, self.docs, self.said = parts['query'], parts['docs'], parts['said']
+        self.button, self.threshold, self.lists = parts['button'], parts['threshold'], parts['lists']
+        self.form, self.scored = _form(**parts), None
+        self.button.on_click(lambda _: self.score())
+        self.threshold.observe(lambda _: self.draw(), names='value')
         if query and docs: self.score()
-
-    def score(self):
-        "Score what is typed; what is missing is said in the form."
-        query = self.query.value.strip()
-        docs = list(dict.fromkeys(d.strip() for d in self.docs.value.splitlines() if d.strip()))
-        if not (query and docs): return self.say(f'Type a {"document" if query else "query"} first.')
-        score = lambda m: m.compute_score([[query, d] for d in docs], max_len=self.max_len, progress=False)
-        try: scores = [torch.sigmoid(score(m)).tolist() for m in self.models.values()]
-        except UserError as e: return self.say(str(e))
-        self.scored = docs, scores
-        self.say('')
-        self.draw()
-
-    def say(self, text):
-        "Show a message above the lists; an empty one takes it away."
-        self.said.value = text and f'<span style="color:#d1495b">{html.escape(text)}</span>'
-
-    def draw(self):
-        "Draw the last scores with the threshold as it stands."
-        if self.scored is None: return
-        docs, scores = self.scored
-        for box, name, s in zip(self.lists, self.models, scores): box.value = ranked_html(name, docs, s, self.threshold.value, self.relevant)
 
     def _ipython_display_(self):
         from IPython.display import display
         display(self.form)
+
+# %% ../nbs/11_playground.ipynb #27f1c8ae
+@patch
+def say(self:Playground, text):
+    "Show a message above the lists; an empty one takes it away."
+    self.said.value = text and f'<span style="color:#d1495b">{html.escape(text)}</span>'
+
+@patch
+def draw(self:Playground):
+    "Draw the last scores with the threshold as it stands."
+    if self.scored is None: return
+    docs, scores = self.scored
+    for box, name, s in zip(self.lists, self.models, scores):
+        box.value = ranked_html(name, docs, s, self.threshold.value, self.relevant)
+
+# %% ../nbs/11_playground.ipynb #c7d41b9f
+@patch
+def score(self:Playground):
+    "Score what is typed; what is missing is said in the form."
+    query = self.query.value.strip()
+    docs = list(dict.fromkeys(d.strip() for d in self.docs.value.splitlines() if d.strip()))
+    if not (query and docs): return self.say(f'Type a {"document" if query else "query"} first.')
+    pairs = [[query, d] for d in docs]
+    def probabilities(m): return torch.sigmoid(m.compute_score(pairs, max_len=self.max_len, progress=False)).tolist()
+    try: scores = [probabilities(m) for m in self.models.values()]
+    except UserError as e: return self.say(str(e))
+    self.scored = docs, scores
+    self.say('')
+    self.draw()

@@ -25,7 +25,7 @@ from accelerate.utils import DistributedType, set_seed
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
-from .checkpoint import RECORDS, TRACKER_FILES, check_same, claim, find_checkpoint, free_reserved, go_on_from
+from .checkpoint import RECORDS, TRACKER_FILES, check_same, claim, find_checkpoint, free_reserved, rewind_folder
 from .checkpoint import in_the_way, load_checkpoint, own_files, prune_checkpoints, remove_own, reserve_model
 from .checkpoint import save_checkpoint, save_model, seed_step, series
 from .data import LABEL2ID, DataError, ListBatches, PairBatches, PairDataset, describe, guess_format
@@ -366,7 +366,7 @@ def prepare_output_dir(c:TrainConfig, folder=None, place=None):
     logs = [n for n in TRACKER_FILES if not (out/n).exists()] if (out/'logs').exists() else ['logs']
     with writing(out/'logs'): (out/'logs').mkdir(parents=True, exist_ok=True)
     claim(out, *RECORDS, 'model', 'best', *(f'epoch_{i}' for i in range(1, c.epochs + 1)), *logs)
-    if place: go_on_from(out, place)
+    if place: rewind_folder(out, place)
     with atomic_file(out/'train_config.json') as f: json.dump(asdict(c), f, indent=1, ensure_ascii=False)
 
 # %% ../nbs/04_trainer.ipynb #5435b0d3

@@ -4,7 +4,7 @@ import numpy as np, pytest, torch
 from safetensors.torch import load_file
 from conftest import binary_file, graded_file
 from rerank_nb import engine, trainer
-from rerank_nb.checkpoint import go_on_from
+from rerank_nb.checkpoint import rewind_folder
 from rerank_nb.data import DataError, PairBatches, PairDataset, read_label2id, shuffled
 from rerank_nb.evaluation import evaluate_scores, load_lists, paired_bootstrap, write_files
 from rerank_nb.files import UserError, no_space
@@ -141,7 +141,7 @@ def test_the_checkpoint_of_a_run_stays_where_it_is(tmp_path):
     for n in (4, 8, 12):
         (tmp_path/f'checkpoint_{n}').mkdir()
         (tmp_path/f'checkpoint_{n}/state.json').touch()
-    go_on_from(tmp_path, dict(step=8, history=[dict(step=8, loss=.5)]))
+    rewind_folder(tmp_path, dict(step=8, history=[dict(step=8, loss=.5)]))
     assert {p.name for p in tmp_path.glob('checkpoint_*')} == {'checkpoint_4', 'checkpoint_8', 'checkpoint_12.aside'}
     assert json.loads((tmp_path/'metrics.jsonl').read_text()) == dict(step=8, loss=.5)
 
