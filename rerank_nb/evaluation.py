@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'OUTPUTS', 'load_lists', 'judged', 'evaluate_scores', 'write_files', 'paired_bootstrap', 'compare',
-           'suspects', 'score_file', 'table', 'evaluate', 'main']
+           'suspects', 'EvaluationConfig', 'score_file', 'table', 'evaluate', 'main']
 
 # %% ../nbs/06_evaluation.ipynb #99f1a665
-import argparse, json, sys
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import torch
-from .files import UserError, at_least, atomic_file, run_command, try_output, writing
+from .files import UserError, atomic_file, run_settings, setting, try_output, writing
 from .data import PairDataset, open_pairs
-from .metrics import gains_of, judged_once, ranking_metrics
-from .model import CrossEncoder, add_model_flags, precision_for
+from .metrics import judged_once, ranking_metrics
+from .model import CrossEncoder, precision_for
 
 # %% ../nbs/06_evaluation.ipynb #ff4eab0d
 METRICS = ('ndcg@10', 'mrr@10', 'map', 'recall@10')
@@ -30,18 +32,18 @@ def judged(
     ds:PairDataset, # From `load_lists`
 )->tuple: # (places of the pairs that count, int64; their gains)
     "Each document of a query once: where a file has it twice, the higher label counts."
-    gains = gains_of(ds.labels(), ds.label2id if ds.data_format == 'graded' else None)
-    return judged_once(gains, ds.pair_groups(), ds.doc_ids())
+    return judged_once(ds.gains(), ds.pair_groups(), ds.doc_ids())
 
+# %% ../nbs/06_evaluation.ipynb #c955e288
 def _checked(scores, ds):
     "Scores as an array; `UserError` unless there is a finite number for each pair."
     scores = np.asarray(scores, dtype=np.float64)
     if len(scores) != len(ds): raise UserError(f'scores: {len(scores)} of them for {len(ds)} pairs')
     bad = np.flatnonzero(~np.isfinite(scores))
     if not len(bad): return scores
-    i = int(bad[0])
-    raise UserError(f'{ds.place(ds.line_of(i))}: {len(bad):,} scores are no finite numbers, the first is {scores[i]} for '
-                    f'[{ds[i].query[:40]!r}, {ds[i].doc[:40]!r}]')
+    place, pair = ds.place(ds.line_of(int(bad[0]))), ds[int(bad[0])]
+    found = f'{len(bad):,} scores are no finite numbers, the first is {scores[bad[0]]}'
+    raise UserError(f'{place}: {found} for [{pair.query[:40]!r}, {pair.doc[:40]!r}]')
 
 def evaluate_scores(
     scores, # (N,) one score a pair, larger is better
@@ -53,44 +55,68 @@ def evaluate_scores(
     return ranking_metrics(scores[keep], gains, ds.pair_groups()[keep], per_query=True)
 
 # %% ../nbs/06_evaluation.ipynb #f2302b7f
-OUTPUTS = ('metrics.json', 'per_query.jsonl', 'run.trec', 'qrels.trec')
+def _numbered(ids):
+    "Numbers from 0 in the order in which different values first appear."
+    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse]
 
+def _lists(groups):
+    "The places of each group, in the order of the groups' numbers."
+    order = np.argsort(groups, kind='stable')
+    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+
+def _set_apart(scores):
+    "Falling float32 scores of which no two are equal: TREC tools sort by the score alone."
+    above = np.float32(np.inf)
+    for s in scores:
+        above = min(s, np.nextafter(above, np.float32(-np.inf)))
+        yield above
+
+# %% ../nbs/06_evaluation.ipynb #a34c73bc
+def _write_trec(out, ds, scores, name):
+    "run.trec and qrels.trec."
+    keep, gains = judged(ds)
+    groups, docs = ds.pair_groups()[keep], _numbered(ds.doc_ids())[keep]
+    scores = np.asarray(scores, dtype=np.float32)[keep]
+    with atomic_file(out/'run.trec') as run, atomic_file(out/'qrels.trec') as qrels:
+        for i in _lists(groups):
+            if not gains[i].any(): continue   # it has no value, and a TREC tool would count it as 0
+            q, ranked = f'q{groups[i[0]]}', i[np.lexsort((gains[i], -scores[i]))]
+            for rank, (j, s) in enumerate(zip(ranked, _set_apart(scores[ranked])), 1):
+                run.write(f'{q} Q0 d{docs[j]} {rank} {s:.9g} {name}\n')
+            for j in i: qrels.write(f'{q} 0 d{docs[j]} {gains[j]}\n')
+
+# %% ../nbs/06_evaluation.ipynb #25366fbb
 def _plain(v):
     "A number for JSON, which has no NaN."
     v = v.item() if hasattr(v, 'item') else v
     return None if isinstance(v, float) and not np.isfinite(v) else v
 
-def _numbered(ids):
-    "Numbers from 0 in the order in which different values first appear."
-    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[inverse]
+def _query_texts(ds):
+    "Number of a query -> its text."
+    texts = {}
+    for p in ds: texts.setdefault(p.group, p.query)
+    return texts
 
 def _write_metrics(out, found):
     with atomic_file(out/'metrics.json') as f:
         json.dump({k: _plain(v) for k, v in found.items() if k != 'per_query'}, f, indent=1, allow_nan=False)
 
 def _write_queries(out, ds, rows):
-    texts = {}
-    for p in ds: texts.setdefault(p.group, p.query)
+    texts = _query_texts(ds)
     with atomic_file(out/'per_query.jsonl') as f:
         for i, g in enumerate(rows['group']):
-            row = {'query_id': f'q{g}', 'query': texts[int(g)], **{k: _plain(rows[k][i]) for k in METRICS}}
+            row = {'query_id': f'q{g}', 'query': texts[int(g)]} | {k: _plain(rows[k][i]) for k in METRICS}
             f.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + '\n')
 
-def _write_trec(out, ds, scores, name):
-    keep, gains = judged(ds)
-    groups, docs = ds.pair_groups()[keep], _numbered(ds.doc_ids())[keep]
-    scores = np.asarray(scores, dtype=np.float32)[keep]
-    order = np.argsort(groups, kind='stable')
-    lists = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
-    with atomic_file(out/'run.trec') as run, atomic_file(out/'qrels.trec') as qrels:
-        for i in lists:
-            if not gains[i].any(): continue   # it has no value, and a TREC tool would count it as 0
-            g, above = groups[i[0]], np.float32(np.inf)
-            for rank, j in enumerate(i[np.lexsort((gains[i], -scores[i]))], 1):
-                above = min(scores[j], np.nextafter(above, np.float32(-np.inf)))   # TREC tools sort by the score alone: no two may be equal
-                run.write(f'q{g} Q0 d{docs[j]} {rank} {above:.9g} {name}\n')
-            for j in i: qrels.write(f'q{g} 0 d{docs[j]} {gains[j]}\n')
+# %% ../nbs/06_evaluation.ipynb #06fc4a8c
+@contextmanager
+def _noted(failed):
+    "A mistake inside is put down in the list `failed`, and the program goes on."
+    try: yield
+    except UserError as e: failed.append(str(e))
+
+OUTPUTS = ('metrics.json', 'per_query.jsonl', 'run.trec', 'qrels.trec')
 
 def write_files(
     output_dir, # Folder; made if needed, files of these names are replaced
@@ -99,12 +125,12 @@ def write_files(
     found:dict, # From `evaluate_scores`
     name:str='rerank_nb', # Of the run, without spaces
 ):
-    "metrics.json, per_query.jsonl, run.trec and qrels.trec; `UserError` names those that could not be written, the others are."
+    "Write `OUTPUTS`; `UserError` names those that could not be written, the others are."
     out, failed = Path(output_dir), []
     with writing(out): out.mkdir(parents=True, exist_ok=True)
-    for write, args in ((_write_trec, (ds, scores, name)), (_write_metrics, (found,)), (_write_queries, (ds, found['per_query']))):
-        try: write(out, *args)
-        except UserError as e: failed.append(str(e))
+    with _noted(failed): _write_trec(out, ds, scores, name)
+    with _noted(failed): _write_metrics(out, found)
+    with _noted(failed): _write_queries(out, ds, found['per_query'])
     if failed: raise UserError('; '.join(failed))
 
 # %% ../nbs/06_evaluation.ipynb #fa97ea2e
@@ -120,9 +146,25 @@ def paired_bootstrap(
     d = d[~np.isnan(d)]
     if not len(d): return float('nan'), float('nan'), float('nan')
     rng, means = np.random.default_rng(seed), []
-    for s in range(0, samples, 1000): means.append(d[rng.integers(0, len(d), (min(1000, samples - s), len(d)))].mean(1))
+    for s in range(0, samples, 1000):
+        draws = rng.integers(0, len(d), (min(1000, samples - s), len(d)))
+        means.append(d[draws].mean(1))
     lo, hi = np.quantile(np.concatenate(means), [(1 - level)/2, (1 + level)/2])
     return float(d.mean()), float(lo), float(hi)
+
+# %% ../nbs/06_evaluation.ipynb #03d2aa44
+def _lost_and_gained(d, texts, top):
+    "Lines that name the queries that lost most, then those that gained most."
+    order = [i for i in np.argsort(d) if not np.isnan(d[i])]
+    lost, gained = [i for i in order if d[i] < 0][:top], [i for i in order[::-1] if d[i] > 0][:top]
+    say = lambda some: [f'  {d[i]:+.3f}  {texts[i]}' for i in some] + ['']
+    return ['lost most (NDCG@10)', *say(lost), 'gained most', *say(gained)]
+
+def _difference(a, b, k):
+    "A metric of two evaluations in a line, with the interval of the difference and its mark."
+    mean, lo, hi = paired_bootstrap(a['per_query'][k], b['per_query'][k])
+    mark = '  *' if lo > 0 or hi < 0 else ''
+    return f'{k:<11}{a[k]:9.4f}{b[k]:9.4f}{mean:+12.4f}  {lo:+.4f} to {hi:+.4f}{mark}'
 
 def compare(
     a:dict, # `evaluate_scores` of the one
@@ -131,42 +173,60 @@ def compare(
     top:int=5, # How many queries to show
 )->str:
     "The queries that lost and gained most, then a table of differences with their intervals."
-    d, texts = b['per_query']['ndcg@10'] - a['per_query']['ndcg@10'], {}
-    lines = []
-    for p in ds: texts.setdefault(p.group, p.query)
-    order = [i for i in np.argsort(d) if not np.isnan(d[i])]
-    for title, some in (('lost most (NDCG@10)', [i for i in order[:top] if d[i] < 0]), ('gained most', [i for i in order[::-1][:top] if d[i] > 0])):
-        lines += [title] + [f"  {d[i]:+.3f}  {texts[int(a['per_query']['group'][i])]}" for i in some] + ['']
-    lines.append(f"{'':<11}{'baseline':>9}{'model':>9}{'difference':>12}  95% interval, {len(order)} queries")
-    for k in METRICS:
-        mean, lo, hi = paired_bootstrap(a['per_query'][k], b['per_query'][k])
-        lines.append(f"{k:<11}{a[k]:9.4f}{b[k]:9.4f}{mean:+12.4f}  {lo:+.4f} to {hi:+.4f}" + ('  *' if lo > 0 or hi < 0 else ''))
-    few = ['fewer than 20 queries: an interval from so few is too narrow'] * (len(order) < 20)
-    return '\n'.join(lines + ['', '* the interval does not contain 0'] + few)
+    d, texts = b['per_query']['ndcg@10'] - a['per_query']['ndcg@10'], _query_texts(ds)
+    queries = np.count_nonzero(~np.isnan(d))
+    lines = _lost_and_gained(d, [texts[int(g)] for g in a['per_query']['group']], top)
+    lines.append(f"{'':<11}{'baseline':>9}{'model':>9}{'difference':>12}  95% interval, {queries} queries")
+    lines += [_difference(a, b, k) for k in METRICS]
+    lines += ['', '* the interval does not contain 0']
+    if queries < 20: lines.append('fewer than 20 queries: an interval from so few is too narrow')
+    return '\n'.join(lines)
 
 # %% ../nbs/06_evaluation.ipynb #5e825dd0
+def _doubts(labels, scores):
+    "For each document of a list: how far those with other labels stand on the wrong side of it, on average."
+    order = np.sign(labels[:, None] - labels)      # 1 where the row should stand above the column
+    wrong = np.maximum(0, order * (scores - scores[:, None]))
+    return wrong.sum(1) / np.maximum(1, np.abs(order).sum(1))
+
 def suspects(
     ds:PairDataset, # From `load_lists`, or a training file
     scores, # (N,) one logit a pair, better from a model that was not trained on these labels
     top:int=20, # How many
 )->list: # Of dicts: place (path:line), query, doc, label, score, doubt; the most doubtful first
     "Documents whose label and score contradict each other most, compared inside their list."
-    labels, groups, scores = ds.labels(), ds.pair_groups(), _checked(scores, ds)
-    doubt = np.zeros(len(labels))
-    for i in np.split(np.argsort(groups, kind='stable'), np.flatnonzero(np.diff(np.sort(groups))) + 1):
-        order = np.sign(labels[i][:, None] - labels[i])      # 1 where the row should stand above the column
-        wrong = np.maximum(0, order * (scores[i] - scores[i][:, None]))
-        doubt[i] = wrong.sum(1) / np.maximum(1, np.abs(order).sum(1))
+    labels, scores, doubt = ds.labels(), _checked(scores, ds), np.zeros(len(ds))
+    for i in _lists(ds.pair_groups()): doubt[i] = _doubts(labels[i], scores[i])
     top = [int(i) for i in np.argsort(-doubt, kind='stable')[:top] if doubt[i] > 0]
-    rows = zip(top, ds.places([ds.line_of(i) for i in top]), (ds[i] for i in top))
-    return [dict(place=place, query=p.query, doc=p.doc, label=p.label, score=float(scores[i]), doubt=float(doubt[i])) for i, place, p in rows]
+    places = ds.places([ds.line_of(i) for i in top])
+    def row(i, place):
+        p, values = ds[i], dict(score=float(scores[i]), doubt=float(doubt[i]))
+        return dict(place=place, query=p.query, doc=p.doc, label=p.label, **values)
+    return [row(i, place) for i, place in zip(top, places)]
+
+# %% ../nbs/06_evaluation.ipynb #0d45cba7
+@dataclass
+class EvaluationConfig:
+    "Settings of an evaluation; the names are those of the command line."
+    model: str = setting('Folder of a reranker, or its name on the hub.')
+    dataset: list[str] = setting('Binary JSON lines or graded TSV.')
+    output_dir: str = setting('For metrics.json, per_query.jsonl, run.trec, qrels.trec; with --baseline also '
+        'comparison.txt (every query that gained or lost, and the table) and the same files in baseline/.')
+    baseline: str | None = setting('A second model: differences with paired bootstrap intervals, '
+        'queries that gained and lost.', None)
+    label2id: str | None = setting('Grade -> target for graded data, as JSON or the path of a JSON file.', None)
+    batch_size: int = setting('Most pairs that go through the network at once.', 128, at_least=1)
+    max_len: int = setting('Longest pair in tokens.', 512, at_least=1)
+    mixed_precision: str | None = setting('What the layers compute in; head and scores are float32 '
+        '(default: bf16 on a GPU that has it, else no).', None, choices=['no', 'bf16', 'fp16'])
+    trust_remote_code: bool = setting('Run Python code that comes with a model.', False)
 
 # %% ../nbs/06_evaluation.ipynb #3c7dec40
 def score_file(
     model, # Folder of a reranker, or its name on the hub
     ds:PairDataset, # From `load_lists`
-    batch_size:int=128, # Most pairs that go through the network at once
-    max_len:int=512, # Longest pair in tokens
+    batch_size:int=EvaluationConfig.batch_size, # Most pairs that go through the network at once
+    max_len:int=EvaluationConfig.max_len, # Longest pair in tokens
     device=None, # None: the first GPU, else the CPU
     mixed_precision:str=None, # See `precision_for`
     trust_remote_code:bool=False, # Run code that comes with the model?
@@ -175,16 +235,29 @@ def score_file(
     device = torch.device(device or ('cuda:0' if torch.cuda.is_available() else 'cpu'))
     precision = precision_for(device, mixed_precision)
     reranker = CrossEncoder.from_pretrained(model, cuda_device=str(device), trust_remote_code=trust_remote_code)
-    pairs = ([p.query, p.doc] for p in ds)
-    return reranker.compute_score(pairs, batch_size=batch_size, max_len=max_len, mixed_precision=precision).numpy()
+    kwargs = dict(batch_size=batch_size, max_len=max_len, mixed_precision=precision)
+    return reranker.compute_score(ds.texts(), **kwargs).numpy()
 
-def table(found:dict)->str:
+# %% ../nbs/06_evaluation.ipynb #df36d318
+def table(
+    found:dict, # From `evaluate_scores`
+)->str:
     "The means of an evaluation in a line each."
     rows = [f'{k:<11}{found[k]:.4f}' for k in METRICS] + [f"{'queries':<11}{found['queries']}"]
     n = found['queries_without_relevant']
     return '\n'.join(rows + ([f'without a relevant document, not counted: {n}'] if n else []))
 
 # %% ../nbs/06_evaluation.ipynb #7fc2ac3c
+def _measure(model, ds, folder, name, failed, **kwargs):
+    "Score the pairs with a model, and write what was measured; a file that cannot be written is noted."
+    scores = score_file(model, ds, **kwargs)
+    found = evaluate_scores(scores, ds)
+    with _noted(failed): write_files(folder, ds, scores, found, name)
+    return found
+
+def _write_comparison(path, *args, **kwargs):
+    with atomic_file(path) as f: f.write(compare(*args, **kwargs) + '\n')
+
 def evaluate(
     model, # Folder of a reranker, or its name on the hub
     dataset, # Binary JSON lines or graded TSV: a path or several
@@ -193,45 +266,27 @@ def evaluate(
     label2id=None, # See `load_lists`
     **kwargs, # Passed on to `score_file`
 )->dict: # From `evaluate_scores`
-    "Measure a model on a file, and with a baseline the difference; what was measured is written and printed even where a file cannot be written."
+    "Measure a model on a file, and with a baseline the difference."
     out, failed = Path(output_dir), []
     theirs = [out/'baseline'/n for n in OUTPUTS] + [out/'comparison.txt'] if baseline else []
     try_output(*(out/n for n in OUTPUTS), *theirs)
     ds = load_lists(dataset, label2id)
     for w in ds.warnings: print(f'warning: {w}')
-    def measure(model, folder, name):
-        scores = score_file(model, ds, **kwargs)
-        found = evaluate_scores(scores, ds)
-        try: write_files(folder, ds, scores, found, name)
-        except UserError as e: failed.append(str(e))
-        return found
-    found = measure(model, out, 'rerank_nb')
+    found = _measure(model, ds, out, 'rerank_nb', failed, **kwargs)
     print(table(found))
     if baseline:
-        before = measure(baseline, out/'baseline', 'baseline')
+        before = _measure(baseline, ds, out/'baseline', 'baseline', failed, **kwargs)
         print('\n' + compare(before, found, ds))
-        try:
-            with atomic_file(out/'comparison.txt') as f: f.write(compare(before, found, ds, top=len(ds)) + '\n')
-        except UserError as e: failed.append(str(e))
+        with _noted(failed): _write_comparison(out/'comparison.txt', before, found, ds, top=len(ds))
     if failed: raise UserError('; '.join(failed))
     return found
 
+# %% ../nbs/06_evaluation.ipynb #534834d1
 def main(args=None):
     "Evaluate from the command line; exit with a message and code 1 on a mistake of the user."
     description = 'Rank the lists of a data file with a reranker and measure the order.'
-    p = argparse.ArgumentParser(prog='python -m rerank_nb.evaluation', description=description, allow_abbrev=False)
-    p.add_argument('--model', required=True, help='Folder of a reranker, or its name on the hub.')
-    p.add_argument('--baseline', help='A second model: differences with paired bootstrap intervals, queries that gained and lost.')
-    p.add_argument('--dataset', required=True, nargs='+', help='Binary JSON lines or graded TSV.')
-    p.add_argument('--output_dir', required=True,
-                   help='For metrics.json, per_query.jsonl, run.trec, qrels.trec; with --baseline also comparison.txt '
-                        '(every query that gained or lost, and the table) and the same files in baseline/.')
-    p.add_argument('--label2id', help='Grade -> target for graded data, as JSON or the path of a JSON file.')
-    p.add_argument('--batch_size', type=at_least(1), default=128,
-                   help='Most pairs that go through the network at once (default: 128).')
-    p.add_argument('--max_len', type=at_least(1), default=512, help='Longest pair in tokens (default: 512).')
-    add_model_flags(p)
-    run_command(p, lambda a: evaluate(**vars(a)), args)
+    run = lambda config: evaluate(**vars(config))
+    run_settings(EvaluationConfig, run, args, 'python -m rerank_nb.evaluation', description)
 
 # %% ../nbs/06_evaluation.ipynb #42de6c03
 if __name__ == '__main__' and '__file__' in globals(): main()

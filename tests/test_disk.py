@@ -3,7 +3,7 @@ import json, os, resource
 from contextlib import contextmanager
 import pytest
 from conftest import binary_file
-from rerank_nb import trainer
+from rerank_nb import records, trainer
 from rerank_nb.files import NotWritten, writing
 from rerank_nb.model import CrossEncoder
 from rerank_nb.tiny import tiny_model
@@ -52,7 +52,7 @@ def test_any_file(what, still, config, tmp_path, monkeypatch, capsys):
             if str(path).endswith(what): count.append(path); raise full
             yield
     import rerank_nb.checkpoint as checkpoint
-    monkeypatch.setattr(trainer, 'writing', filling); monkeypatch.setattr(checkpoint, 'writing', filling)
+    for module in (records, trainer, checkpoint): monkeypatch.setattr(module, 'writing', filling)
     c = config(save_on_epoch_end=1, eval_dataset=binary_file(tmp_path/'d.jsonl', 4), metric_for_best_model='map')
     if still:
         said = rf'{what} .*no space left: .*The model after step \d+ is saved: .*out/model'
@@ -71,7 +71,7 @@ def test_records_are_made_up_for_when_there_is_space_again(config, tmp_path, mon
         with writing(path, *args, **kw):
             if str(path).endswith('metrics.jsonl') and once: raise once.pop()
             yield
-    monkeypatch.setattr(trainer, 'writing', filling)
+    monkeypatch.setattr(records, 'writing', filling)
     history = trainer.train(config())
     assert not once and [json.loads(l) for l in open(tmp_path/'out/metrics.jsonl')] == history
 

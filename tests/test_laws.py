@@ -8,18 +8,19 @@ from rerank_nb.checkpoint import rewind_folder
 from rerank_nb.data import DataError, PairBatches, PairDataset, read_label2id, shuffled
 from rerank_nb.evaluation import evaluate_scores, load_lists, paired_bootstrap, write_files
 from rerank_nb.files import UserError, no_space
-from rerank_nb.losses import LISTWISE, get_loss
+from rerank_nb.losses import LOSSES, get_loss
 from rerank_nb.mining import choose
 from rerank_nb.model import packed_sdpa
+from rerank_nb.records import under_the_start
 from rerank_nb.tiny import tiny_model
-from rerank_nb.trainer import TrainConfig, make_schedule, open_data, run_settings, train, under_the_start
+from rerank_nb.trainer import TrainConfig, make_schedule, open_data, run_settings, train
 
 LOGITS = torch.tensor([.5, -1., 2., 0., .3, -.7, 1.1, .2, -.4])
 LABELS = torch.tensor([1., 0., .5, .25, 1., 0., .5, 1., 0.])
 GROUPS = torch.tensor([3, 3, 3, 3, 7, 7, 7, 5, 5])   # lists of four, three and two documents, the last in between
 
 
-@pytest.mark.parametrize('name', sorted(LISTWISE))
+@pytest.mark.parametrize('name', sorted(n for n, loss in LOSSES.items() if loss.per == 'query'))
 def test_a_list_costs_the_same_beside_longer_ones(name):
     together = get_loss(name)(LOGITS, LABELS, GROUPS)
     alone = [get_loss(name)(LOGITS[m], LABELS[m], GROUPS[m]) for m in (GROUPS == g for g in (3, 5, 7))]

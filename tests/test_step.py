@@ -28,7 +28,7 @@ def still(tmp_path): return tiny_model(tmp_path/'still', 'bert', hidden_dropout_
 
 
 def quiet(c):
-    with patch.object(trainer, '_in_notebook', lambda: False): return train(c)
+    with patch('rerank_nb.records.in_notebook', lambda: False): return train(c)
 
 
 def textbook(model, data, c, clip=True, decay=True):
@@ -64,11 +64,9 @@ def test_a_run_is_the_loop_of_the_textbook(still, tmp_path):
 @pytest.mark.parametrize('loss,norm,fp16,noted', [(1., 2., False, -1), (math.nan, 2., False, 3), (1., math.inf, False, 3), (1., math.nan, False, 3), (1., math.inf, True, -1), (math.nan, 2., True, 3)])
 def test_a_number_that_is_none_is_noted(loss, norm, fp16, noted):
     "fp16 skips a step with infinite gradients by itself; everything else ends the run."
-    g = trainer.Guards()
-    g.acc, g.at = SimpleNamespace(scaler=object() if fp16 else None, device=torch.device('meta')), trainer.Place(step=3)
-    g.broken = torch.tensor(-1)
-    g.check_finite(torch.tensor([loss]), torch.tensor(norm))
-    assert g.broken.item() == noted
+    bad = trainer.FirstBad('cpu', fp16)
+    bad.look(torch.tensor(loss), torch.tensor(norm), step=3)
+    assert bad.step.item() == noted
 
 
 def test_attention_dropout_drops_weights_and_keeps_the_mean():
@@ -141,7 +139,7 @@ def test_a_step_waits_for_nothing(loss_type, tiny):
     meta = torch.device('meta')
     m = m.to(meta).train()
     acc = SimpleNamespace(device=meta, num_processes=2, scaler=None, reduce=lambda x: x.clone(), backward=lambda l: l.backward(), no_sync=lambda m: nullcontext())
-    guards = trainer.Guards(); guards.acc, guards.at, guards.broken = acc, trainer.Place(step=3), torch.full((), -1, device=meta)
+    bad = trainer.FirstBad(meta)
     made, make, new = [], torch.tensor, torch.Tensor.new_tensor
     def counted(f):
         def call(*args, **kw):
@@ -152,7 +150,7 @@ def test_a_step_waits_for_nothing(loss_type, tiny):
     no_autocast = patch.object(torch, 'autocast', lambda *a, **kw: nullcontext())   # `meta` has none
     with Copies() as copies, no_autocast, patch.object(torch, 'tensor', counted(make)), patch.object(torch.Tensor, 'new_tensor', counted(new)):
         sums = accumulate(acc, m, Window(iter(batches), 3, units), loss_type)
-        guards.check_finite(sums, torch.nn.utils.clip_grad_norm_(m.parameters(), 1.))
+        bad.look(sums[0], torch.nn.utils.clip_grad_norm_(m.parameters(), 1.), step=3)
     assert made == [] and copies.waits == [] and sums.shape == (6,) and all(p.grad is not None for p in m.parameters())
 
 
