@@ -31,7 +31,7 @@ from .files import NotWritten, UserError, atomic_file, checksum, locked, patch, 
 from .engine import StopSignal, check_layers, distribute, forget_accelerator, ignore_signals
 from .engine import make_accelerator, on_main, sharding_table, stopped
 from .losses import LOSSES, constant_loss, get_loss, n_units, perfect_loss
-from .metrics import gains_of, judged_once, ranking_metrics
+from .metrics import judged_once, ranking_metrics
 from .model import CrossEncoder, evaluating, head_modules
 from .records import BETTER, Collapse, Reporter, of_evaluation, of_training, plain, results_table
 from .records import since_best, under_the_start
@@ -345,9 +345,8 @@ class Judge:
         ds:PairDataset, # Lists to rank
         loss_type:str, # A name in LOSSES
     ):
-        grades = ds.label2id if ds.data_format == 'graded' else None
         self.labels, self.groups = ds.labels(), ds.pair_groups()
-        self.places, self.gains = judged_once(gains_of(self.labels, grades), self.groups, ds.doc_ids())
+        self.places, self.gains = judged_once(ds.gains(), self.groups, ds.doc_ids())
         self.loss = get_loss(get_loss(loss_type).judged_by or loss_type)
 
     def __call__(self,
