@@ -67,8 +67,8 @@ def random_pairs(n, mean, seed=0):
     "Pairs of the words that the tiny tokenizers know; lengths spread widely around a mean."
     rng = random.Random(seed)
     words = re.findall('[a-z]+', TEXT.lower())
-    text = lambda k: ' '.join(rng.choices(words, k=k))
-    long = lambda: max(4, min(480, int(rng.lognormvariate(0, .5) * mean)))
+    def text(k): return ' '.join(rng.choices(words, k=k))
+    def long(): return max(4, min(480, int(rng.lognormvariate(0, .5) * mean)))
     return [[text(rng.randint(3, 9)), text(long())] for _ in range(n)]
 
 
@@ -92,7 +92,7 @@ def parity(a, b, batch, bf16=False): # Two CrossEncoders with the same weights; 
     "How far two copies are apart, root mean squares: logits by the spread of the first's, gradients by their norm."
     (x, g), (y, h) = once(a, batch), once(b, batch, bf16)
     assert g.keys() == h.keys(), g.keys() ^ h.keys()
-    norm = lambda d: sum(float((v.double()**2).sum()) for v in d.values())**.5
+    def norm(d): return sum(float((v.double()**2).sum()) for v in d.values())**.5
     apart = norm({k: g[k] - h[k] for k in g}) / norm(g)
     return dict(logits=float((x - y).square().mean().sqrt() / x.std()), gradients=apart)
 

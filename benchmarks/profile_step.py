@@ -1,4 +1,5 @@
-"""What is a training step made of? torch.profiler over three steps of 32 pairs of natural lengths, and the share of the machine's matrix-product rate.
+"""What is a training step made of? torch.profiler over three steps of 32 pairs of natural lengths, and the share of the
+machine's matrix-product rate.
 
     python benchmarks/profile_step.py [--mixture short|natural|long] [--torch_dropout]
 
@@ -9,7 +10,8 @@ from common import MIXTURES, MODEL, flops, gemm_rate, machine, make_pairs
 
 
 def main():
-    p = argparse.ArgumentParser(); p.add_argument('--torch_dropout', action='store_true')
+    p = argparse.ArgumentParser()
+    p.add_argument('--torch_dropout', action='store_true')
     p.add_argument('--mixture', choices=MIXTURES, default='natural')
     a = p.parse_args()
     import torch
@@ -28,8 +30,9 @@ def main():
     def step(batch):
         bce(model(batch), batch.labels, batch.groups).mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.)
-        optimizer.step(); optimizer.zero_grad()
-    step(batches[0]); step(batches[1])
+        optimizer.step()
+        optimizer.zero_grad()
+    for b in batches[:2]: step(b)   # warm-up
     before, start = gemm_rate(), time.perf_counter()
     for b in batches[2:]: step(b)
     rate = sum(flops(b.lens) for b in batches[2:]) / (time.perf_counter() - start)

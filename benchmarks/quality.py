@@ -16,7 +16,6 @@ is its mean over the seeds, intervals are paired bootstraps over the queries.
 """
 import argparse, contextlib, io, json, sys, tempfile, time
 from functools import partial
-from pathlib import Path
 import numpy as np, torch
 from common import ROOT, machine, save
 from debian_docs import build, is_chinese

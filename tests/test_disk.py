@@ -1,21 +1,20 @@
 "A disk that fills up, and a stdout that is lost, do not cost a trained model."
-import json, os, resource
+import gc, os, resource, subprocess
 from contextlib import contextmanager
 import pytest
-from conftest import binary_file
-from rerank_nb import records, trainer
+from helpers import binary_file, flags, read_jsonl
+from rerank_nb import checkpoint, records, trainer
 from rerank_nb.files import NotWritten, writing
 from rerank_nb.model import CrossEncoder
 from rerank_nb.tiny import tiny_model
 from rerank_nb.train_reranker import parse_args
-from test_launch import flags
 
 
 @pytest.fixture
 def config(tmp_path):
     model, data = tiny_model(tmp_path/'tiny', 'bert'), binary_file(tmp_path/'t.jsonl', 8)
-    words = lambda kw: flags(model, data, tmp_path/'out', **dict(logging_steps=1, save_on_epoch_end=0) | kw)
-    return lambda **kw: parse_args([str(w) for w in words(kw)])
+    usual = dict(logging_steps=1, save_on_epoch_end=0)
+    return lambda **kw: parse_args(flags(model, data, tmp_path/'out', **usual | kw))
 
 
 @contextmanager
@@ -42,16 +41,18 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_model(config, tmp_path):
     CrossEncoder.from_pretrained(out/'model')
 
 
-@pytest.mark.parametrize('what,still', [('best', True), ('epoch_1', True), ('metrics.jsonl', False), ('history.png', False)])
+@pytest.mark.parametrize('what,still', [
+    ('best', True), ('epoch_1', True), ('metrics.jsonl', False), ('history.png', False)])
 def test_any_file(what, still, config, tmp_path, monkeypatch, capsys):
     "`still`: the run ends with an error that says where the model is; else it goes on with a warning."
     full, count = OSError(28, 'No space left on device'), []
     @contextmanager
     def filling(path, *args, **kw):
         with writing(path, *args, **kw):
-            if str(path).endswith(what): count.append(path); raise full
+            if str(path).endswith(what):
+                count.append(path)
+                raise full
             yield
-    import rerank_nb.checkpoint as checkpoint
     for module in (records, trainer, checkpoint): monkeypatch.setattr(module, 'writing', filling)
     c = config(save_on_epoch_end=1, eval_dataset=binary_file(tmp_path/'d.jsonl', 4), metric_for_best_model='map')
     if still:
@@ -73,7 +74,7 @@ def test_records_are_made_up_for_when_there_is_space_again(config, tmp_path, mon
             yield
     monkeypatch.setattr(records, 'writing', filling)
     history = trainer.train(config())
-    assert not once and [json.loads(l) for l in open(tmp_path/'out/metrics.jsonl')] == history
+    assert not once and read_jsonl(tmp_path/'out/metrics.jsonl') == history
 
 
 def test_a_lost_stdout(config, tmp_path, monkeypatch):
@@ -81,7 +82,7 @@ def test_a_lost_stdout(config, tmp_path, monkeypatch):
         encoding = 'gbk'
         def write(self, text): raise BrokenPipeError(32, 'Broken pipe')
         def flush(self): raise BrokenPipeError(32, 'Broken pipe')
-    monkeypatch.setattr('sys.stdout', Gone()); monkeypatch.setattr('sys.stderr', Gone())
+    for stream in ('sys.stdout', 'sys.stderr'): monkeypatch.setattr(stream, Gone())
     trainer.train(config())
     CrossEncoder.from_pretrained(tmp_path/'out/model')
 
@@ -89,11 +90,14 @@ def test_a_lost_stdout(config, tmp_path, monkeypatch):
 @pytest.mark.skipif(os.geteuid() != 0, reason='mounting a small disk needs root')
 @pytest.mark.slow
 def test_a_disk_of_half_a_megabyte(config, tmp_path):
-    import subprocess
-    out = tmp_path/'out'; out.mkdir()
-    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=500k', 'tmpfs', out], timeout=60).returncode: pytest.skip('no mount')
+    out = tmp_path/'out'
+    out.mkdir()
+    mount = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=500k', 'tmpfs', out], timeout=60)
+    if mount.returncode: pytest.skip('no mount')
     try:
         said = 'checkpoint_2 .*no space left.*The model after step 2 is saved'
         with pytest.raises(NotWritten, match=said): trainer.train(config(checkpointing_steps=2))
         CrossEncoder.from_pretrained(out/'model')
-    finally: subprocess.run(['umount', out], check=True, timeout=60)
+    finally:
+        gc.collect()   # a model that was loaded from there holds its file mapped
+        subprocess.run(['umount', out], check=True, timeout=60)

@@ -1,27 +1,34 @@
 "README.md is nbs/index.ipynb, and what the texts name exists."
-import json, re
-from pathlib import Path
+import re, sys
 import pytest
-from conftest import ROOT, run
-import sys
+from helpers import ROOT, TRAIN, run
+
+TEXTS = ['README.md', 'README_zh.md', 'CONTRIBUTING.md', 'example_data/README.md', 'benchmarks/README.md',
+         'docs/guarantees.md', 'docs/peers.md', 'docs/rag_retrieval.md']
+LINK = r'\]\(([^)#:]+)\)'
+FILE = r'(?:config|example_data|nbs|benchmarks|tests)/[\w./]+\.(?:yaml|jsonl|tsv|ipynb|py|md)'
+NOT_OF_TRAINING = {'config_file', 'num_processes', 'quiet', 'layers', 'epochs', 'base', 'mb', 'machine_rank',
+                   'main_process_ip', 'max_restarts'}
+
+
+def text_of(path): return path.read_text(encoding='utf-8')
 
 
 def test_readme_is_the_index_notebook(tmp_path):
     p = run(sys.executable, 'nbs/readme.py', tmp_path/'README.md')
     assert p.returncode == 0, p.stderr
-    assert (tmp_path/'README.md').read_text(encoding='utf-8') == (ROOT/'README.md').read_text(encoding='utf-8'), 'run make readme'
+    assert text_of(tmp_path/'README.md') == text_of(ROOT/'README.md'), 'run make readme'
 
 
-@pytest.mark.parametrize('name', ['README.md', 'README_zh.md', 'CONTRIBUTING.md', 'example_data/README.md', 'benchmarks/README.md',
-                                  'docs/guarantees.md', 'docs/peers.md', 'docs/rag_retrieval.md'])
+@pytest.mark.parametrize('name', TEXTS)
 def test_paths_and_flags_in_the_texts_exist(name):
-    text = (ROOT/name).read_text(encoding='utf-8')
-    for target in re.findall(r'\]\(([^)#:]+)\)', text): assert (ROOT/name).parent.joinpath(target).exists(), target
-    for path in re.findall(r'(?:config|example_data|nbs|benchmarks|tests)/[\w./]+\.(?:yaml|jsonl|tsv|ipynb|py|md)', text): assert (ROOT/path).exists(), path
-    flags = set(re.findall(r' --(\w+)', (ROOT/'rerank_nb/train_reranker.py').read_text() + run(sys.executable, '-m', 'rerank_nb.train_reranker', '--help').stdout))
-    known = flags | {'config_file', 'num_processes', 'quiet', 'layers', 'epochs', 'base', 'mb', 'machine_rank', 'main_process_ip', 'max_restarts'}
+    text = text_of(ROOT/name)
+    for target in re.findall(LINK, text): assert (ROOT/name).parent.joinpath(target).exists(), target
+    for path in re.findall(FILE, text): assert (ROOT/path).exists(), path
+    manual = run(*TRAIN, '--help').stdout
+    flags = set(re.findall(r' --(\w+)', text_of(ROOT/'rerank_nb/train_reranker.py') + manual))
     for block in re.findall(r'train_reranker[\s\S]*?(?:\n\n|```)', text):
-        for f in re.findall(r' --(\w+)', block): assert f in known, f
+        for f in re.findall(r' --(\w+)', block): assert f in flags | NOT_OF_TRAINING, f
 
 
 def test_the_site_builds_and_every_link_leads_somewhere(tmp_path):
@@ -29,10 +36,12 @@ def test_the_site_builds_and_every_link_leads_somewhere(tmp_path):
     assert p.returncode == 0, p.stdout + p.stderr
     p = run(sys.executable, 'docs/check.py', tmp_path/'site')
     assert p.returncode == 0, p.stdout
-    api = (tmp_path/'site/api/losses.html').read_text(encoding='utf-8')
-    assert 'softmax_ce' in api and 'one value a query in rising order of group' in api and '/blob/main/rerank_nb/losses.py#L' in api
+    api = text_of(tmp_path/'site/api/losses.html')
+    assert 'softmax_ce' in api and 'one value a query in rising order of group' in api
+    assert '/blob/main/rerank_nb/losses.py#L' in api
     page = tmp_path/'site/01_losses.html'   # the check sees what is broken
-    page.write_text(page.read_text(encoding='utf-8').replace('</article>', '<a href="nowhere.html">x</a><img src="no.png"></article>'), encoding='utf-8')
+    broken = '<a href="nowhere.html">x</a><img src="no.png">'
+    page.write_text(text_of(page).replace('</article>', f'{broken}</article>'), encoding='utf-8')
     p = run(sys.executable, 'docs/check.py', tmp_path/'site')
     assert p.returncode == 1 and 'nowhere.html' in p.stdout and 'no.png' in p.stdout
 
@@ -40,16 +49,21 @@ def test_the_site_builds_and_every_link_leads_somewhere(tmp_path):
 def test_targets_of_make_in_the_texts_exist():
     targets = set(re.findall(r'^([\w-]+):', (ROOT/'Makefile').read_text(), re.M))
     for name in ('README.md', 'README_zh.md', 'CONTRIBUTING.md'):
-        for t in re.findall(r'(?:`|    )make ([\w-]+)', (ROOT/name).read_text(encoding='utf-8')): assert t in targets, (name, t)
+        for t in re.findall(r'(?:`|    )make ([\w-]+)', text_of(ROOT/name)): assert t in targets, (name, t)
 
 
 def test_the_graph_of_modules_is_that_of_the_code(tmp_path):
     p = run(sys.executable, 'docs/graph.py', tmp_path/'CONTRIBUTING.md')
     assert p.returncode == 0, p.stderr
-    assert (tmp_path/'CONTRIBUTING.md').read_text(encoding='utf-8') == (ROOT/'CONTRIBUTING.md').read_text(encoding='utf-8'), 'run make graph'
-    sys.path.insert(0, str(ROOT/'docs'))
+    assert text_of(tmp_path/'CONTRIBUTING.md') == text_of(ROOT/'CONTRIBUTING.md'), 'run make graph'
+
+
+def test_a_graph_leaves_out_what_a_longer_way_implies_and_refuses_a_circle(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT/'docs')
     import graph
-    assert graph.mermaid(dict(a={'b', 'c'}, b={'c'}, c=set())) == '```mermaid\ngraph LR\n    a --> b\n    b --> c\n```'
+    three = dict(a={'b', 'c'}, b={'c'}, c=set())
+    assert graph.mermaid(three) == '```mermaid\ngraph LR\n    a --> b\n    b --> c\n```'
     with pytest.raises(SystemExit): graph.mermaid(dict(a={'b'}, b={'a'}))
-    drawn = graph.svg(graph.imports())
-    assert drawn.count('marker-end') == len(graph.arrows(graph.imports())) and all(f'>{m}</text>' in drawn for m in graph.imports())
+    modules = graph.imports()
+    drawn = graph.svg(modules)
+    assert drawn.count('marker-end') == len(graph.arrows(modules)) and all(f'>{m}</text>' in drawn for m in modules)

@@ -1,12 +1,16 @@
 "The example data keeps its own rules."
-import json, re
+import re
 from collections import defaultdict
+from itertools import combinations
 import pytest
 from rerank_nb.data import PairDataset
-from conftest import ROOT
+from helpers import ROOT
 
 FILES = {'binary_train': 'binary', 'binary_dev': 'binary', 'graded_train': 'graded', 'graded_dev': 'graded'}
-path = lambda n: ROOT/'example_data'/(n + ('.jsonl' if FILES[n] == 'binary' else '.tsv'))
+SUFFIX = dict(binary='.jsonl', graded='.tsv')
+
+
+def path(name): return ROOT/'example_data'/(name + SUFFIX[FILES[name]])
 
 
 def lists(name):
@@ -40,9 +44,7 @@ def test_train_and_dev_share_neither_query_nor_document():
 
 
 def test_no_near_copies():
-    grams = lambda t: {t[i:i + 4] for i in range(len(t) - 3)}
-    for name in FILES:
-        for docs in lists(name).values():
-            g = [grams(d) for d, _ in docs]
-            for i in range(len(g)):
-                for j in range(i): assert len(g[i] & g[j]) < .5 * min(len(g[i]), len(g[j])), (docs[i], docs[j])
+    def grams(text): return {text[i:i + 4] for i in range(len(text) - 3)}
+    for docs in (docs for name in FILES for docs in lists(name).values()):
+        of = [(d, grams(d)) for d, _ in docs]
+        for (d, a), (e, b) in combinations(of, 2): assert len(a & b) < .5 * min(len(a), len(b)), (d, e)

@@ -3,7 +3,7 @@ import copy, sys
 import pytest, torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from conftest import ROOT, run
+from helpers import ROOT, TRAIN, clean_env, finished, flags, run, still_model
 from rerank_nb.model import CrossEncoder
 from rerank_nb.tiny import tiny_model
 
@@ -108,13 +108,10 @@ def test_scores_of_a_gpu_are_those_of_the_cpu(kind, tmp_path):
 
 @pytest.mark.gpu
 def test_a_run_on_a_gpu_learns_what_a_run_on_the_cpu_learns(tmp_path, binary):
-    from test_launch import finished, flags
-    from conftest import clean_env
-    path = tiny_model(tmp_path/'m', 'bert', hidden_dropout_prob=0., attention_probs_dropout_prob=0.)
-    loss = {}
+    path, loss = still_model(tmp_path/'m'), {}
     for device, env in dict(cpu=dict(ACCELERATE_USE_CPU='1'), cuda={}).items():
         kw = dict(mixed_precision='no', logging_steps=1, lr=1e-4, eval_dataset=binary[1])
         words = flags(path, binary[0], tmp_path/device, **kw)
-        p = run(sys.executable, '-m', 'rerank_nb.train_reranker', *words, env=clean_env(**env))
+        p = run(*TRAIN, *words, env=clean_env(**env))
         loss[device] = [r['loss'] for r in finished(p, tmp_path/device) if 'loss' in r]
     assert loss['cuda'] == pytest.approx(loss['cpu'], abs=1e-4)

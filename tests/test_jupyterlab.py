@@ -4,7 +4,7 @@ Needs Chromium (Debian: apt-get install chromium). Pictures are left in output/b
 """
 import json, os, re, shutil, signal, subprocess, sys, time, urllib.request
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 pytestmark = pytest.mark.slow
 PICTURES = ROOT/'output/browser'

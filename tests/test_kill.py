@@ -1,58 +1,73 @@
 "kill -9 in the middle of scoring and of mining: the same command goes on, and no line is lost or doubled."
-import json, subprocess, sys
+import subprocess, sys
 import psutil, pytest
-from conftest import ROOT, binary_file, clean_env, run, until
-
-ENV = dict(OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT), ACCELERATE_USE_CPU='1', GLOO_SOCKET_IFNAME='lo')
+from helpers import ROOT, as_flags, binary_file, env, read_jsonl, run, until, write_jsonl
 
 
-def killed_and_again(command, output, cwd, expected=1, parts_before=2):
-    "Kill all processes of the command once some parts are there, see that no output is, and run it again."
-    p = subprocess.Popen([str(c) for c in command], cwd=cwd, env=clean_env(**ENV), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    parts = output.with_name(output.name + '.parts')
-    until(lambda: len(list(parts.glob('0*.jsonl'))) >= parts_before, p)
-    processes = [psutil.Process(p.pid), *psutil.Process(p.pid).children(recursive=True)]      # the launcher's workers have sessions of their own
+PLACE = dict(PYTHONPATH=str(ROOT))
+
+
+def kill_all(p):
+    "Kill a process and all below it, since the launcher's workers have sessions of their own; how many there were."
+    processes = [psutil.Process(p.pid), *psutil.Process(p.pid).children(recursive=True)]
     for q in processes: q.kill()
     psutil.wait_procs(processes, timeout=60)
     p.communicate(timeout=60)
-    assert len(processes) >= expected, processes
-    there = {f.name: f.stat().st_mtime_ns for f in parts.glob('0*.jsonl')}
-    assert len(there) >= parts_before and not output.exists()
-    p = run(*command, cwd=cwd, env=clean_env(**ENV))
+    return len(processes)
+
+
+def killed_and_again(command, output, expected, parts_before=2):
+    "Kill all processes of the command once some parts are there, see that no output is, and run it again."
+    command = [str(word) for word in [*command, '--output', output]]
+    p = subprocess.Popen(command, cwd=output.parent, env=env(**PLACE), stdout=subprocess.DEVNULL,
+                         stderr=subprocess.PIPE, text=True)
+    parts = output.with_name(output.name + '.parts')
+    until(lambda: len(list(parts.glob('0*.jsonl'))) >= parts_before, p)
+    assert kill_all(p) >= expected
+    there = len(list(parts.glob('0*.jsonl')))
+    assert there >= parts_before and not output.exists()
+    p = run(*command, cwd=output.parent, env=env(**PLACE))
     assert p.returncode == 0, p.stderr
-    assert f'going on: {len(there)} parts of' in p.stdout, p.stdout
+    assert f'going on: {there} parts of' in p.stdout, p.stdout
     assert not parts.exists()
-    return [json.loads(l) for l in output.read_text(encoding='utf-8').splitlines()]
+    return read_jsonl(output)
+
+
+def at_once(command, output):
+    "What the command writes when nothing stops it."
+    p = run(*command, '--output', output, cwd=output.parent, env=env(**PLACE))
+    assert p.returncode == 0, p.stderr
+    return read_jsonl(output)
 
 
 def program(module, processes):
     "The start of a command line, with accelerate's launcher for more than one process."
-    launch = ['-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', processes, '--num_machines', 1, '--mixed_precision', 'no', '--dynamo_backend', 'no', '--main_process_port', 0] if processes > 1 else []
+    several = as_flags(num_processes=processes, num_machines=1, mixed_precision='no', dynamo_backend='no',
+                       main_process_port=0)
+    launch = ['-m', 'accelerate.commands.launch', '--multi_gpu', *several] if processes > 1 else []
     return [sys.executable, *launch, '-m', f'rerank_nb.{module}']
 
 
 @pytest.mark.parametrize('processes', [1, 2])
 def test_scoring(tiny, tmp_path, processes):
     data = binary_file(tmp_path/'train.jsonl', 1200)
-    command = [*program('scoring', processes), '--model', tiny['bert'], '--dataset', data, '--max_len', 64, '--lines_a_part', 8, '--output']
-    got = killed_and_again([*command, tmp_path/'killed.jsonl'], tmp_path/'killed.jsonl', tmp_path, processes + (processes > 1))
-    p = run(*command, tmp_path/'whole.jsonl', cwd=tmp_path, env=clean_env(**ENV))
-    assert p.returncode == 0, p.stderr
-    whole = [json.loads(l) for l in (tmp_path/'whole.jsonl').read_text(encoding='utf-8').splitlines()]
-    assert [r['query'] for r in got] == [json.loads(l)['query'] for l in open(data, encoding='utf-8')]
-    for a, b in zip(got, whole, strict=True):
+    command = [*program('scoring', processes), *as_flags(model=tiny['bert'], dataset=data, max_len=64, lines_a_part=8)]
+    got = killed_and_again(command, tmp_path/'killed.jsonl', processes + (processes > 1))
+    assert [r['query'] for r in got] == [r['query'] for r in read_jsonl(data)]
+    for a, b in zip(got, at_once(command, tmp_path/'whole.jsonl'), strict=True):
         assert {k: a[k] for k in ('query', 'pos', 'neg')} == {k: b[k] for k in ('query', 'pos', 'neg')}
         assert a['pos_scores'] + a['neg_scores'] == pytest.approx(b['pos_scores'] + b['neg_scores'], abs=1e-4)
 
 
 @pytest.mark.parametrize('processes, first', [(1, 'bm25'), (2, 'embedding')])
 def test_mining(tiny, tmp_path, processes, first):
-    data, corpus = binary_file(tmp_path/'train.jsonl', 600), tmp_path/'corpus.jsonl'
-    texts = list(dict.fromkeys(d for l in open(data, encoding='utf-8') for r in [json.loads(l)] for d in r['pos'] + r['neg']))
-    texts += [f'passage {i}' for i in range(5000 - len(texts))]      # more than one file of vectors
-    corpus.write_text('\n'.join(json.dumps(dict(text=t), ensure_ascii=False) for t in texts) + '\n', encoding='utf-8')
-    command = lambda n: [*program('mining', n), '--dataset', data, '--corpus', corpus, '--reranker', tiny['bert'], '--negatives', 3, '--depth', 20, '--max_len', 64, '--lines_a_part', 8, *(['--embedding_model', tiny['bert']] if first == 'embedding' else []), '--output']
-    got = killed_and_again([*command(processes), tmp_path/'killed.jsonl'], tmp_path/'killed.jsonl', tmp_path, processes + (processes > 1))
-    p = run(*command(1), tmp_path/'whole.jsonl', cwd=tmp_path, env=clean_env(**ENV))
-    assert p.returncode == 0, p.stderr
-    assert got == [json.loads(l) for l in (tmp_path/'whole.jsonl').read_text(encoding='utf-8').splitlines()] and len(got) == 600
+    data = binary_file(tmp_path/'train.jsonl', 600)
+    texts = list(dict.fromkeys(d for r in read_jsonl(data) for d in r['pos'] + r['neg']))
+    texts += [f'passage {i}' for i in range(5000 - len(texts))]   # more than one file of vectors
+    corpus = write_jsonl(tmp_path/'corpus.jsonl', [dict(text=t) for t in texts])
+    words = as_flags(dataset=data, corpus=corpus, reranker=tiny['bert'], negatives=3, depth=20, max_len=64,
+                     lines_a_part=8)
+    if first == 'embedding': words += as_flags(embedding_model=tiny['bert'])
+    command = [*program('mining', processes), *words]
+    got = killed_and_again(command, tmp_path/'killed.jsonl', processes + (processes > 1))
+    assert got == at_once([*program('mining', 1), *words], tmp_path/'whole.jsonl') and len(got) == 600

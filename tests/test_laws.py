@@ -2,7 +2,7 @@
 import errno, itertools, json, math
 import numpy as np, pytest, torch
 from safetensors.torch import load_file
-from conftest import binary_file, graded_file
+from helpers import binary_file, graded_file
 from rerank_nb import engine, trainer
 from rerank_nb.checkpoint import rewind_folder
 from rerank_nb.data import DataError, PairBatches, PairDataset, read_label2id, shuffled
@@ -30,7 +30,7 @@ def test_a_list_costs_the_same_beside_longer_ones(name):
 def lambda_by_hand(x, y, mu=10.):
     "NDCG-Loss2++ of one list, pair by pair, as Wang et al. 2018 write it."
     place = {i: r for r, i in enumerate(sorted(range(len(x)), key=lambda i: -x[i]), 1)}
-    D = lambda r: math.log2(1 + r)
+    def D(r): return math.log2(1 + r)
     gain = [2**t - 1 for t in y]
     ideal = sum(g / D(r) for r, g in enumerate(sorted(gain, reverse=True), 1))
     total, n = 0., 0

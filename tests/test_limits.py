@@ -1,7 +1,7 @@
 "No test waits without a limit."
 import ast
 import pytest
-from conftest import ROOT, until
+from helpers import ROOT, until
 
 WAITS = {'communicate', 'wait', 'wait_procs', 'urlopen', 'check_output', 'check_call'}
 

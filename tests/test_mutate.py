@@ -1,6 +1,6 @@
 "The list of edits does not rot, and the script tells caught from not caught."
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 import mutate
 
 

@@ -1,7 +1,7 @@
 "Each notebook by itself, in a real kernel, as `jupyter execute` runs it."
 import sys
 import pytest
-from conftest import ROOT, run
+from helpers import ROOT, run
 
 NOTEBOOKS = sorted(p.relative_to(ROOT) for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 

@@ -1,30 +1,29 @@
 "What a folder holds is somebody's work: only a run's own files make room, and only for a run that can begin."
-import json, shutil
+import shutil
 import pytest
-from conftest import binary_file
+from helpers import binary_file, flags
 from rerank_nb import trainer
 from rerank_nb.files import UserError, locked
 from rerank_nb.tiny import tiny_model
 from rerank_nb.train_reranker import parse_args
-from test_launch import flags
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    "The words of a run, and the folder it left."
+    "A function that makes the settings of a run, and the folder of one."
     d = tmp_path_factory.mktemp('own')
     model, data = tiny_model(d/'tiny', 'bert'), binary_file(d/'t.jsonl', 8)
-    words = lambda out, **kw: flags(model, data, out, **dict(logging_steps=1) | kw)
-    trainer.train(parse_args([str(w) for w in words(d/'out')]))
-    return words, d/'out'
+    def config(out, **kw): return parse_args(flags(model, data, out, **dict(logging_steps=1) | kw))
+    trainer.train(config(d/'out'))
+    return config, d/'out'
 
 
 @pytest.fixture
 def begin(trained, tmp_path):
     "A function that trains in a copy of that folder, and the copy."
-    words, done = trained
+    config, done = trained
     out = shutil.copytree(done, tmp_path/'out')
-    return (lambda **kw: trainer.train(parse_args([str(w) for w in words(out, **kw)]))), out
+    return (lambda **kw: trainer.train(config(out, **kw))), out
 
 
 def everything(folder):
@@ -46,7 +45,8 @@ def test_what_can_be_known_is_known_before_a_run_makes_room(begin, monkeypatch):
 def test_a_run_removes_what_a_run_wrote(begin):
     begin, out = begin
     for name in ('logs/slurm-7.out', 'epoch_7/weights.pt', 'notes.txt'):
-        (out/name).parent.mkdir(exist_ok=True); (out/name).write_text(name)
+        (out/name).parent.mkdir(exist_ok=True)
+        (out/name).write_text(name)
     first = (out/'model/model.safetensors').read_bytes()
     begin(overwrite_output_dir=1, seed=7)
     assert first != (out/'model/model.safetensors').read_bytes()
@@ -97,7 +97,8 @@ def test_others_files_that_come_while_a_run_lives_do_not_cost_the_model(begin, m
     begin, out = begin
     evaluate = trainer.Run.evaluate
     def at_the_end(self, epoch):
-        (out/'model').mkdir(exist_ok=True); (out/'model/mine.txt').write_text('')
+        (out/'model').mkdir(exist_ok=True)
+        (out/'model/mine.txt').write_text('')
         evaluate(self, epoch)
     monkeypatch.setattr(trainer.Run, 'evaluate', at_the_end)
     steps = begin(overwrite_output_dir=1)[-1]['step']

@@ -1,37 +1,56 @@
 "The package outside its tree, and the files that describe it."
-import ast, configparser, json, subprocess, sys, venv, zipfile
-from pathlib import Path
+import ast, configparser, sys, venv, zipfile
 import pytest
-from conftest import ROOT, run
+from helpers import ROOT, run
+
+WHERE_FROM = """
+import sys
+import rerank_nb, rerank_nb.trainer
+print(rerank_nb.__file__, rerank_nb.__version__, 'nbdev' in sys.modules, 'fastcore' in sys.modules)
+"""
+A_RUN = """
+import json
+from rerank_nb.tiny import tiny_model
+from rerank_nb.trainer import TrainConfig, train
+line = json.dumps(dict(query='list', pos=['files'], neg=['dog']))
+open('d.jsonl', 'w').write(line + '\\n')
+train(TrainConfig(tiny_model('m'), 'd.jsonl', 'out', epochs=1, max_len=64))
+"""
+TESTER = {f'GIT_{who}_{what}': 'tester@example.org' for who in ('AUTHOR', 'COMMITTER') for what in ('NAME', 'EMAIL')}
+
+
+def build_wheel(folder):
+    p = run(sys.executable, '-m', 'build', '--wheel', '--no-isolation', '--outdir', folder, ROOT)
+    assert p.returncode == 0, p.stdout + p.stderr
+    return next(folder.glob('*.whl'))
 
 
 def test_a_wheel_is_whole(tmp_path):
-    p = run(sys.executable, '-m', 'build', '--wheel', '--no-isolation', '--outdir', tmp_path, ROOT)
-    assert p.returncode == 0, p.stdout + p.stderr
-    wheel = next(tmp_path.glob('*.whl'))
-    cfg = configparser.ConfigParser(delimiters=['=']); cfg.read(ROOT/'settings.ini', encoding='utf-8')
+    wheel = build_wheel(tmp_path)
+    cfg = configparser.ConfigParser(delimiters=['='])
+    cfg.read(ROOT/'settings.ini', encoding='utf-8')
     assert cfg['DEFAULT']['version'] in wheel.name
     with zipfile.ZipFile(wheel) as z:
-        names = z.namelist(); z.extractall(tmp_path/'site')
+        names = z.namelist()
+        z.extractall(tmp_path/'site')
         meta = z.read(next(n for n in names if n.endswith('METADATA'))).decode()
-    for m in ('data', 'losses', 'metrics', 'model', 'trainer', 'train_reranker', 'base', 'tiny'): assert f'rerank_nb/{m}.py' in names
+    modules = ('data', 'losses', 'metrics', 'model', 'trainer', 'train_reranker', 'base', 'tiny')
+    for m in modules: assert f'rerank_nb/{m}.py' in names
     assert not [n for n in names if n.startswith(('tests', 'nbs', 'benchmarks'))]
     assert all(f'Requires-Dist: {r}'.split('>')[0] in meta for r in cfg['DEFAULT']['requirements'].split())
-    code = "import rerank_nb, rerank_nb.trainer, sys; print(rerank_nb.__file__, rerank_nb.__version__, 'nbdev' in sys.modules, 'fastcore' in sys.modules)"
-    out = run(sys.executable, '-P', '-c', code, cwd=tmp_path, env={'PYTHONPATH': str(tmp_path/'site')})
+    out = run(sys.executable, '-P', '-c', WHERE_FROM, cwd=tmp_path, env={'PYTHONPATH': str(tmp_path/'site')})
     assert out.returncode == 0, out.stderr
-    assert out.stdout.split() == [str(tmp_path/'site/rerank_nb/__init__.py'), cfg['DEFAULT']['version'], 'False', 'False']
+    package = str(tmp_path/'site/rerank_nb/__init__.py')
+    assert out.stdout.split() == [package, cfg['DEFAULT']['version'], 'False', 'False']
 
 
 @pytest.mark.slow
 def test_a_wheel_installs_and_trains_in_an_empty_environment(tmp_path):
-    assert run(sys.executable, '-m', 'build', '--wheel', '--no-isolation', '--outdir', tmp_path, ROOT).returncode == 0
+    wheel, python = build_wheel(tmp_path), tmp_path/'env/bin/python'
     venv.create(tmp_path/'env', with_pip=True)
-    python = tmp_path/'env/bin/python'
-    p = run(python, '-m', 'pip', 'install', '-q', '-c', ROOT/'constraints.txt', next(tmp_path.glob('*.whl')), timeout=1500)
+    p = run(python, '-m', 'pip', 'install', '-q', '-c', ROOT/'constraints.txt', wheel, timeout=1500)
     assert p.returncode == 0, p.stderr
-    code = "from rerank_nb.tiny import tiny_model; from rerank_nb.trainer import TrainConfig, train; import json; open('d.jsonl', 'w').write(json.dumps(dict(query='list', pos=['files'], neg=['dog'])) + '\\n'); train(TrainConfig(tiny_model('m'), 'd.jsonl', 'out', epochs=1, max_len=64))"
-    p = run(python, '-c', code, cwd=tmp_path)
+    p = run(python, '-c', A_RUN, cwd=tmp_path)
     assert p.returncode == 0 and (tmp_path/'out/model/model.safetensors').exists(), p.stderr
 
 
@@ -72,16 +91,19 @@ def test_no_module_takes_a_private_name_of_another():
 def test_a_release_is_one_command(tmp_path):
     root = tmp_path/'rerank_nb'
     assert run('git', 'clone', '--quiet', ROOT, root).returncode == 0
-    (root/'.venv').symlink_to(sys.prefix); (root/'.venv/.installed').touch()
-    release = lambda version: run('make', '--silent', 'release', f'VERSION={version}', cwd=root, env={f'GIT_{w}_{k}': 'tester@example.org' for w in ('AUTHOR', 'COMMITTER') for k in ('NAME', 'EMAIL')})
+    (root/'.venv').symlink_to(sys.prefix)
+    (root/'.venv/.installed').touch()
+    def release(version): return run('make', '--silent', 'release', f'VERSION={version}', cwd=root, env=TESTER)
     p = release('9.8.7')
     assert p.returncode and 'CHANGELOG.md has no heading' in p.stdout, p.stdout + p.stderr
     log = root/'CHANGELOG.md'
     log.write_text(log.read_text(encoding='utf-8').replace('## ', '## 9.8.7\n\n- Nothing.\n\n## ', 1), encoding='utf-8')
     assert 'commit or stash first' in release('9.8.7').stdout
-    assert run('git', '-c', 'user.name=t', '-c', 'user.email=t@example.org', 'commit', '--quiet', '-am', 'log', cwd=root).returncode == 0
+    assert run('git', 'commit', '--quiet', '-am', 'log', cwd=root, env=TESTER).returncode == 0
     p = release('9.8.7')
     assert p.returncode == 0, p.stdout + p.stderr
-    assert sorted(f.name for f in (root/'dist').iterdir()) == ['rerank_nb-9.8.7-py3-none-any.whl', 'rerank_nb-9.8.7.tar.gz']
-    assert run('git', 'tag', cwd=root).stdout.split() == ['v9.8.7'] and run('git', 'status', '--porcelain', cwd=root).stdout == ''
+    built = sorted(f.name for f in (root/'dist').iterdir())
+    assert built == ['rerank_nb-9.8.7-py3-none-any.whl', 'rerank_nb-9.8.7.tar.gz']
+    assert run('git', 'tag', cwd=root).stdout.split() == ['v9.8.7']
+    assert run('git', 'status', '--porcelain', cwd=root).stdout == ''
     assert "__version__ = \"9.8.7\"" in (root/'rerank_nb/__init__.py').read_text()

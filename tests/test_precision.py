@@ -1,12 +1,11 @@
 "bf16 under FSDP: the layers compute in it; scores, and sums of gradients, are float32."
 import json, re
-from conftest import run
-from test_launch import ACCELERATE
-from test_resume import env
+from helpers import ACCELERATE, as_flags, env, run
 
 
 def test_as_many_scores_as_documents(tiny):
-    p = run(*ACCELERATE, '--config_file', 'config/cpu_fsdp.yaml', '--num_processes', '2', 'tests/precision.py', tiny['bert'], env=env())
+    launch = as_flags(config_file='config/cpu_fsdp.yaml', num_processes=2)
+    p = run(*ACCELERATE, *launch, 'tests/precision.py', tiny['bert'], env=env())
     said = [json.loads(s) for s in re.findall(r'said (\{.*?\})', p.stdout)]   # two processes may share a line
     assert len(said) == 2, p.stdout + p.stderr
     for s in said:

@@ -1,10 +1,17 @@
 "Told to stop, a run writes a checkpoint, whoever was told, with workers or without, also in an evaluation."
-import re, signal, subprocess, sys, time
+import re, signal, subprocess, sys
 import psutil, pytest
-from conftest import ROOT, binary_file, until
+from helpers import ROOT, binary_file, command, env, flags, records, until, weights
+from rerank_nb import trainer
+from rerank_nb.engine import Stopped
 from rerank_nb.tiny import tiny_model
-from test_launch import finished, flags
-from test_resume import command, env, records, weights
+from rerank_nb.train_reranker import parse_args
+
+LISTEN = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @pytest.fixture
@@ -18,8 +25,7 @@ def words(tmp_path):
 
 def start(*cmd, cut=None):
     "A process in a group of its own, in which SIGINT means what it means in a terminal."
-    listen = 'import os, signal, sys; signal.signal(2, signal.default_int_handler); os.execv(sys.argv[1], sys.argv[1:])'
-    return subprocess.Popen([sys.executable, '-c', listen, *map(str, cmd)], cwd=ROOT, env=env(cut), text=True,
+    return subprocess.Popen([sys.executable, '-c', LISTEN, *cmd], cwd=ROOT, env=env(cut), text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
 
@@ -28,7 +34,7 @@ def is_stopped(p, out, by, code=None):
     said, err = p.communicate(timeout=120)
     found = re.search(rf'stopped by {by} after step (\d+) of 156', said)
     assert found and '--resume_from_checkpoint latest' in said, said + err
-    assert p.returncode == code if code else p.returncode != 0
+    assert p.returncode != 0 and (code is None or p.returncode == code)
     assert [f.name for f in out.glob('checkpoint_*')] == [f'checkpoint_{found[1]}'] and not (out/'model').exists()
     assert not [q for q in psutil.process_iter(['cmdline']) if str(out) in (q.info['cmdline'] or [])]
     return int(found[1]), said, err
@@ -55,32 +61,34 @@ def test_two_processes(whom, workers, words, tmp_path):
     if whom != 'process': until(lambda: (out/'metrics.jsonl').exists() and len(records(out)) >= 5, p)
     if whom == 'launcher': p.send_signal(signal.SIGTERM)
     if whom == 'group':   # the launcher and every process below it, as a batch system does
-        for q in [psutil.Process(p.pid), *psutil.Process(p.pid).children(recursive=True)]: q.send_signal(signal.SIGTERM)
+        processes = [psutil.Process(p.pid), *psutil.Process(p.pid).children(recursive=True)]
+        for q in processes: q.send_signal(signal.SIGTERM)
     is_stopped(p, out, 'SIGTERM')
-    p = start(*cmd); said, err = p.communicate(timeout=120); assert p.returncode == 0, said + err
-    p = start(*command(2), *words(whole, 2)); p.communicate(timeout=120)
+    for line in (cmd, [*command(2), *words(whole, 2)]):
+        p = start(*line)
+        said, err = p.communicate(timeout=120)
+        assert p.returncode == 0, said + err
     assert records(out) == records(whole) and weights(out) == weights(whole)
 
 
 def test_a_long_evaluation_is_broken_off_and_made_up_for(words, tmp_path):
     "In this process: the signal comes in the evaluation after step 8; the run that goes on has a whole run's records."
-    from rerank_nb import trainer
-    from rerank_nb.engine import Stopped
-    from rerank_nb.train_reranker import parse_args
     dev = binary_file(tmp_path/'d.jsonl', 20, seed=1)
     of_run = dict(epochs=2, eval_dataset=dev, eval_steps=4, logging_steps=4)
-    config = lambda out: parse_args([str(w) for w in words(out, **of_run)])
+    def config(out): return parse_args(words(out, **of_run))
     whole, out = tmp_path/'whole', tmp_path/'out'
     trainer.train(config(whole))
     ask, evaluate = trainer.StopSignal.ask, trainer.Run.evaluate
+    def last_step(): return records(out)[-1]['step'] if (out/'metrics.jsonl').exists() else 0
     for step, left in ((0, []), (8, ['checkpoint_8'])):   # before training: nothing is worth keeping
         asked = []
-        def evaluates(self, epoch): asked.clear(); return evaluate(self, epoch)
+        def evaluates(self, epoch):
+            asked.clear()
+            return evaluate(self, epoch)
         def asks(self, acc):
             asked.append(step)
-            if len(asked) == 3 and reached(): signal.raise_signal(signal.SIGTERM)
+            if len(asked) == 3 and last_step() == step: signal.raise_signal(signal.SIGTERM)
             return ask(self, acc)
-        reached = lambda: not step or (out/'metrics.jsonl').exists() and records(out)[-1]['step'] == step
         with pytest.MonkeyPatch.context() as m, pytest.raises(Stopped) as e:
             m.setattr(trainer.StopSignal, 'ask', asks)
             m.setattr(trainer.Run, 'evaluate', evaluates)

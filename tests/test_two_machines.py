@@ -1,10 +1,9 @@
-"""Two machines: two network namespaces joined by a virtual cable, each with its own launcher. They share the disk, as machines of a cluster do."""
-import os, shutil, subprocess, sys
+"""Two machines: two network namespaces joined by a virtual cable, each with its own launcher. They share the disk, as
+machines of a cluster do."""
+import os, subprocess
 import pytest
-from conftest import ROOT, binary_file
+from helpers import ACCELERATE, ROOT, as_flags, binary_file, command, env, finished, flags, records, run, weights
 from rerank_nb.tiny import tiny_model
-from test_launch import ACCELERATE, finished, flags
-from test_resume import command, env, records, run, weights
 
 IP = ['10.77.0.1', '10.77.0.2']
 
@@ -18,7 +17,8 @@ def machines():
     names = [f'rerank{os.getpid()}{x}' for x in 'ab']
     try:
         for n in names: sh('netns', 'add', n)
-    except (OSError, subprocess.CalledProcessError) as e: pytest.skip(f'network namespaces cannot be made here (root and iproute2 are needed): {e}')
+    except (OSError, subprocess.CalledProcessError) as e:
+        pytest.skip(f'network namespaces cannot be made here (root and iproute2 are needed): {e}')
     try:
         sh('link', 'add', 'veth0', 'netns', names[0], 'type', 'veth', 'peer', 'name', 'veth0', 'netns', names[1])
         for n, ip in zip(names, IP):
@@ -29,14 +29,21 @@ def machines():
         for n in names: subprocess.run(['ip', 'netns', 'del', n], capture_output=True, timeout=60)
 
 
-def both(machines, words, cut=None, once=None, restarts=0, script='tests/cut.py'):
-    "Launch on both machines as the comment of config/multi_node_fsdp.yaml says; return the finished processes."
-    ps = []
+def launch_words(rank, restarts):
+    "The launcher's command line on one machine, as the comment of config/multi_node_fsdp.yaml says."
+    same = dict(config_file='config/multi_node_fsdp.yaml', fsdp_transformer_layer_cls_to_wrap='BertLayer',
+                num_machines=2, num_processes=2, main_process_ip=IP[0], main_process_port=29500)
+    own = dict(machine_rank=rank, rdzv_conf=f'is_host={1 - rank}', max_restarts=restarts)
+    return [*ACCELERATE, *as_flags(**same, **own)]
+
+
+def both(machines, words, cut=None, once=None, restarts=0):
+    "Launch on both machines; return the finished processes."
+    ps, accident = [], {'CUT_ONCE': str(once)} if once else {}
     for rank, (inside, ip) in enumerate(zip(machines, IP)):
-        e = env(cut, GLOO_SOCKET_IFNAME='veth0', PET_LOCAL_ADDR=ip, TORCH_DISABLE_SHARE_RDZV_TCP_STORE='1', **({'CUT_ONCE': str(once)} if once else {}))
-        ps.append(subprocess.Popen([*inside, *ACCELERATE, '--config_file', 'config/multi_node_fsdp.yaml', '--fsdp_transformer_layer_cls_to_wrap', 'BertLayer', '--num_machines', '2', '--num_processes', '2',
-                                    '--machine_rank', str(rank), '--main_process_ip', IP[0], '--main_process_port', '29500', '--rdzv_conf', f'is_host={1 - rank}', '--max_restarts', str(restarts), script, *map(str, words)],
-                                   cwd=ROOT, env=e, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        e = env(cut, GLOO_SOCKET_IFNAME='veth0', PET_LOCAL_ADDR=ip, TORCH_DISABLE_SHARE_RDZV_TCP_STORE='1', **accident)
+        line = [*inside, *launch_words(rank, restarts), 'tests/cut.py', *words]
+        ps.append(subprocess.Popen(line, cwd=ROOT, env=e, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     for p in ps:
         try: p.out, p.err = p.communicate(timeout=240)
         except subprocess.TimeoutExpired:
@@ -47,8 +54,11 @@ def both(machines, words, cut=None, once=None, restarts=0, script='tests/cut.py'
 
 @pytest.mark.slow
 def test_two_machines_equal_one_and_survive_a_kill(machines, tmp_path):
-    model, data, dev = tiny_model(tmp_path/'tiny', 'bert'), binary_file(tmp_path/'t.jsonl', 41), binary_file(tmp_path/'d.jsonl', 6, seed=1)
-    words = lambda out: flags(model, data, out, batch_size=8, epochs=3, eval_dataset=dev, logging_steps=2, checkpointing_steps=4, negatives_per_query=2, mixed_precision='no', resume_from_checkpoint='latest', ddp_timeout=60)
+    model = tiny_model(tmp_path/'tiny', 'bert')
+    data, dev = binary_file(tmp_path/'t.jsonl', 41), binary_file(tmp_path/'d.jsonl', 6, seed=1)
+    usual = dict(batch_size=8, epochs=3, eval_dataset=dev, logging_steps=2, checkpointing_steps=4,
+                 negatives_per_query=2, mixed_precision='no', resume_from_checkpoint='latest', ddp_timeout=60)
+    def words(out): return flags(model, data, out, **usual)
     one = tmp_path/'one'
     finished(run(*command(2), *words(one), env=env()), one)
     two = tmp_path/'two'

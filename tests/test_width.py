@@ -1,6 +1,6 @@
 "A line of code is read without scrolling: 120 characters in cells, modules, tests and scripts."
 import json
-from conftest import ROOT
+from helpers import ROOT
 
 WIDTH = 120
 CODE = ('nbs/**/*.ipynb', 'nbs/*.py', 'rerank_nb/[!_]*.py', 'tests/*.py', 'benchmarks/*.py', 'docs/*.py',
