@@ -209,7 +209,7 @@ def once(rows, dev, taken):
 def lines_of(rows, keys, asked, want, negatives, rng):
     "`want` lines of a data file: of the negatives half the best hits of BM25 for `asked`, the others at random."
     docs = [rows[k][1] for k in keys]
-    find, lines = BM25(docs), []
+    find, lines = BM25().build(docs), []
     for i in sorted(rng.sample(range(len(keys)), min(want, len(keys)))):
         hard = [j for j in find(asked[keys[i]], 30) if j != i][:negatives // 2]
         others = [j for j in range(len(keys)) if j != i and j not in hard]

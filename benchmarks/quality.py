@@ -23,7 +23,7 @@ from rerank_nb.base import cosine_scores, make_base, write_teacher
 from rerank_nb.files import checksum
 from rerank_nb.data import read_examples
 from rerank_nb.evaluation import evaluate_scores, load_lists, paired_bootstrap
-from rerank_nb.mining import BM25, words
+from rerank_nb.mining import BM25
 from rerank_nb.model import CrossEncoder
 from rerank_nb.trainer import TrainConfig, train
 sys.path.insert(0, str(ROOT/'examples'))
@@ -86,14 +86,7 @@ def values(score, dev):
     return {k: ndcg(ds) for k, ds in dev.items()}
 
 
-def bm25(pairs):
-    docs = list(dict.fromkeys(d for _, d in pairs))
-    place = {d: i for i, d in enumerate(docs)}
-    index, out = BM25(docs).index, {}
-    for q in dict.fromkeys(q for q, _ in pairs):
-        known = [w for w in words(q) if w in index.vocab_dict]
-        out[q] = index.get_scores(known) if known else np.zeros(len(docs))
-    return [out[q][place[d]] for q, d in pairs]
+def bm25(pairs): return BM25().score_pairs(pairs)
 
 
 def reranker(folder):

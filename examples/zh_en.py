@@ -10,10 +10,11 @@ pairs of characters; its statistics come from all documents of the dev file.
 """
 import argparse, json, re, time
 from pathlib import Path
-import bm25s, numpy as np, torch
+import numpy as np, torch
 from rerank_nb.base import cosine_scores, write_teacher
 from rerank_nb.data import PairDataset, read_examples
-from rerank_nb.metrics import gains_of, ranking_metrics
+from rerank_nb.metrics import ranking_metrics
+from rerank_nb.mining import BM25
 from rerank_nb.model import CrossEncoder
 from rerank_nb.trainer import TrainConfig, train
 
@@ -23,30 +24,9 @@ MAX_LEN = 256
 QUESTIONS = ('猫不在猫砂盆里尿尿', 'weak wifi signal in the bedroom')
 
 
-def tokens(text):
-    "Words, and pairs of Chinese characters."
-    text = text.lower()
-    chinese = re.findall('[\u4e00-\u9fff]+', text)
-    return re.findall('[a-z0-9]+', text) + [r[i:i + 2] for r in chinese for i in range(max(1, len(r) - 1))]
-
-
-def bm25_scores(pairs):
-    "BM25 of each pair; ties are broken against it by the metric."
-    docs = list(dict.fromkeys(d for _, d in pairs))
-    place = {d: i for i, d in enumerate(docs)}
-    index = bm25s.BM25()
-    index.index([tokens(d) for d in docs], show_progress=False)
-    def scores_of(query):
-        known = [t for t in tokens(query) if t in index.vocab_dict]
-        return index.get_scores(known) if known else np.zeros(len(docs))
-    scores = {q: scores_of(q) for q in dict.fromkeys(q for q, _ in pairs)}
-    return np.array([scores[q][place[d]] for q, d in pairs])
-
-
 def by_language(ds, scores):
     "NDCG@10 on the Chinese and on the English queries."
-    gains = gains_of([p.label for p in ds], ds.label2id if ds.data_format == 'graded' else None)
-    groups = ds.pair_groups()
+    gains, groups = ds.gains(), ds.pair_groups()
     chinese = np.array([bool(re.search('[\u4e00-\u9fff]', p.query)) for p in ds])
     return [ranking_metrics(np.asarray(scores)[m], gains[m], groups[m])['ndcg@10'] for m in (chinese, ~chinese)]
 
@@ -82,7 +62,7 @@ def one_format(base, taught, kind, out, settings):
     fresh = CrossEncoder.from_pretrained(base)
     fresh.new_head = False   # known, and meant
     scores = {
-        'BM25': bm25_scores(pairs),
+        'BM25': np.array(BM25().score_pairs(pairs)),
         "the base's cosine": cosine_scores(base, pairs),
         'before: fresh head': fresh.compute_score(pairs, max_len=MAX_LEN),
         'taught by the cosine': CrossEncoder.from_pretrained(taught).compute_score(pairs, max_len=MAX_LEN)}

@@ -6,25 +6,6 @@ WIDTH = 120
 CODE = ('nbs/**/*.ipynb', 'nbs/*.py', 'rerank_nb/[!_]*.py', 'tests/*.py', 'benchmarks/*.py', 'docs/*.py',
         'examples/*.py')
 
-# ---------- To be emptied: files that still have wider lines. Take a name out when its file has none. ----------
-STILL_WIDE = '''
-nbs/00_data.ipynb nbs/00_files.ipynb nbs/01_losses.ipynb nbs/02_metrics.ipynb nbs/03_model.ipynb nbs/03a_engine.ipynb
-nbs/03b_checkpoint.ipynb nbs/04_trainer.ipynb nbs/05_train_reranker.ipynb nbs/06_evaluation.ipynb nbs/08_mining.ipynb
-nbs/07_scoring.ipynb nbs/09_base.ipynb nbs/10_tiny.ipynb nbs/11_playground.ipynb
-nbs/tutorials/03_speed.ipynb
-rerank_nb/base.py rerank_nb/checkpoint.py rerank_nb/data.py rerank_nb/engine.py rerank_nb/evaluation.py
-rerank_nb/files.py rerank_nb/losses.py rerank_nb/metrics.py rerank_nb/mining.py rerank_nb/model.py
-rerank_nb/playground.py rerank_nb/scoring.py rerank_nb/tiny.py rerank_nb/train_reranker.py rerank_nb/trainer.py
-tests/conftest.py tests/cut.py tests/test_base.py tests/test_docs.py tests/test_fsdp.py tests/test_interop.py
-tests/test_kill.py tests/test_launch.py tests/test_package.py tests/test_resume.py
-tests/test_trackers.py tests/test_two_machines.py
-tests/precision.py tests/test_data_reading.py tests/test_ddp.py tests/test_disk.py tests/test_precision.py
-tests/test_step.py tests/test_tools_end_well.py
-benchmarks/common.py benchmarks/data.py benchmarks/profile_step.py benchmarks/score.py benchmarks/sweep.py
-benchmarks/train.py
-'''.split()
-# ---------------------------------------------------------------------------------------------------------------
-
 
 def places(path):
     "(place, line) of each line of code; in a notebook the place has the id of the cell."
@@ -53,14 +34,9 @@ def wide_lines():
 
 
 def test_no_line_of_code_is_wider_than_120_characters():
-    found = [f'{name}, {line}' for name, lines in wide_lines().items() if name not in STILL_WIDE for line in lines]
+    found = [f'{name}, {line}' for name, lines in wide_lines().items() for line in lines]
     head = f'{len(found)} lines of code are wider than {WIDTH} characters, the first:'
     assert not found, '\n'.join([head, *found[:10]])
-
-
-def test_the_list_names_only_files_that_have_wider_lines():
-    narrow = sorted(set(STILL_WIDE) - set(wide_lines()))
-    assert not narrow, f'these have no line over {WIDTH} characters, take them out of STILL_WIDE: {narrow}'
 
 
 def test_characters_are_counted_in_code_only(tmp_path):
