@@ -16,7 +16,7 @@ import torch
 from .files import UserError, atomic_file, run_settings, setting, try_output, writing
 from .data import PairDataset, open_pairs
 from .metrics import judged_once, ranking_metrics
-from .model import CrossEncoder, precision_for
+from .model import CrossEncoder, precision_for, precision_setting, trust_setting
 
 # %% ../nbs/06_evaluation.ipynb #ff4eab0d
 METRICS = ('ndcg@10', 'mrr@10', 'map', 'recall@10')
@@ -217,9 +217,8 @@ class EvaluationConfig:
     label2id: str | None = setting('Grade -> target for graded data, as JSON or the path of a JSON file.', None)
     batch_size: int = setting('Most pairs that go through the network at once.', 128, at_least=1)
     max_len: int = setting('Longest pair in tokens.', 512, at_least=1)
-    mixed_precision: str | None = setting('What the layers compute in; head and scores are float32 '
-        '(default: bf16 on a GPU that has it, else no).', None, choices=['no', 'bf16', 'fp16'])
-    trust_remote_code: bool = setting('Run Python code that comes with a model.', False)
+    mixed_precision: str | None = precision_setting()
+    trust_remote_code: bool = trust_setting()
 
 # %% ../nbs/06_evaluation.ipynb #3c7dec40
 def score_file(

@@ -24,7 +24,7 @@ from .data import DataError, LineError, PairDataset, as_line, columns, decode_li
 from .data import open_pairs, plain_file, read_lines, spreadsheet_quotes, valid_text
 from .files import UserError, atomic_folder, patch, run_settings, setting, try_output, writing
 from .engine import leave, make_accelerator, on_main
-from .model import CrossEncoder, precision_for
+from .model import CrossEncoder, precision_for, precision_setting, trust_setting
 from .parts import PATIENCE, content_of, device_of, file_mark, in_parts, model_mark
 
 # %% ../nbs/08_mining.ipynb #2cd33906
@@ -482,9 +482,8 @@ class MiningConfig:
     chinese: str = setting('Terms of Chinese for BM25.', 'bigrams', choices=['bigrams', 'jieba'])
     lines_a_part: int = setting('Lines written at once.', 256, at_least=1)
     max_len: int = setting('Longest pair in tokens, for the reranker.', 512, at_least=1)
-    mixed_precision: str | None = setting('What the layers compute in; head and scores are float32 '
-        '(default: bf16 on a GPU that has it, else no).', None, choices=['no', 'bf16', 'fp16'])
-    trust_remote_code: bool = setting('Run Python code that comes with a model.', False)
+    mixed_precision: str | None = precision_setting()
+    trust_remote_code: bool = trust_setting()
 
     def __post_init__(self):
         if not math.isfinite(self.margin): raise UserError(f'--margin: found {self.margin}, expected a finite number')

@@ -6,7 +6,7 @@
 __all__ = ['FAMILIES', 'HALF', 'MAX_TOKENS', 'UNTRAINED', 'MODEL_FILE', 'SAVED_FILES', 'Family', 'family', 'can_pack',
            'position_start', 'head_modules', 'settle_padding', 'CrossEncoder', 'packed_sdpa', 'packed_varlen',
            'packed_attention', 'dropout', 'Dropout', 'use_dropout', 'check_tokenizer', 'token_batches', 'evaluating',
-           'precision_for', 'add_model_flags', 'files_in', 'not_ours', 'spread_layers']
+           'precision_for', 'precision_setting', 'trust_setting', 'files_in', 'not_ours', 'spread_layers']
 
 # %% ../nbs/03_model.ipynb #b5d3b726
 import inspect, json, os, re, threading, warnings
@@ -27,7 +27,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS
 from transformers.utils import logging as hf_logging
 from .data import Packed, PackCollator, encode_pairs, pack, pad, pair_template
-from .files import UserError, atomic_folder, patch
+from .files import UserError, atomic_folder, patch, setting
 
 # %% ../nbs/03_model.ipynb #954e1fe1
 def _pooled_head(model, first): return model.classifier(model.dropout(model.base_model.pooler(first)))
@@ -684,13 +684,14 @@ def precision_for(
     return 'bf16' if device.type == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False) else 'no'
 
 # %% ../nbs/03_model.ipynb #5093ca35
-def add_model_flags(
-    parser, # An `argparse.ArgumentParser`
-):
-    "The flags of every command that loads a model."
-    what = 'What the layers compute in; head and scores are float32 (default: bf16 on a GPU that has it, else no).'
-    parser.add_argument('--mixed_precision', choices=['no', 'bf16', 'fp16'], help=what)
-    parser.add_argument('--trust_remote_code', action='store_true', help='Run Python code that comes with a model.')
+def precision_setting():
+    "The setting `mixed_precision` of a command."
+    return setting('What the layers compute in; head and scores are float32 (default: bf16 on a GPU that has it, '
+                   'else no).', None, choices=['no', 'bf16', 'fp16'])
+
+def trust_setting():
+    "The setting `trust_remote_code` of a command."
+    return setting('Run Python code that comes with a model.', False)
 
 # %% ../nbs/03_model.ipynb #2141eeb6
 @patch

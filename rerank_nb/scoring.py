@@ -11,7 +11,7 @@ from pathlib import Path
 from .files import patch, run_settings, setting, try_output
 from .data import as_line, open_pairs
 from .engine import leave, make_accelerator, on_main
-from .model import CrossEncoder, precision_for
+from .model import CrossEncoder, precision_for, precision_setting, trust_setting
 from .parts import PATIENCE, device_of, file_mark, in_parts, model_mark
 
 # %% ../nbs/07_scoring.ipynb #8056e74e
@@ -38,9 +38,8 @@ class ScoringConfig:
     batch_size: int = setting('Most pairs that go through the network at once.', 128, at_least=1)
     max_len: int = setting('Longest pair in tokens.', 512, at_least=1)
     label2id: str | None = setting('Grade -> target for graded data, as JSON or the path of a JSON file.', None)
-    mixed_precision: str | None = setting('What the layers compute in; head and scores are float32 '
-        '(default: bf16 on a GPU that has it, else no).', None, choices=['no', 'bf16', 'fp16'])
-    trust_remote_code: bool = setting('Run Python code that comes with a model.', False)
+    mixed_precision: str | None = precision_setting()
+    trust_remote_code: bool = trust_setting()
 
 # %% ../nbs/07_scoring.ipynb #984d5976
 class Scorer:
