@@ -1,5 +1,5 @@
-"""What an earlier version left behind is of use to this one: its runs and jobs go on to the end that they had there, and
-its saved model loads. tests/older/make.py tells how the files were made, and of which commit."""
+"""What an earlier version left behind is of use to this one: its runs and jobs go on to the end that they had there,
+and its saved model loads. tests/older/make.py tells how the files were made, and of which commit."""
 import json, zipfile
 import pytest
 from helpers import ROOT, as_flags, read_jsonl
