@@ -10,6 +10,7 @@ from pathlib import Path
 import graph, nbformat, yaml
 from fastcore.docments import docments
 from latex2mathml.converter import convert
+from markdown.extensions.toc import slugify
 from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,8 +22,8 @@ BOOK = {
     'Start': ['index', 'tutorials/01_quickstart', 'tutorials/02_launch', 'tutorials/03_speed', 'tutorials/04_errors',
               'tutorials/05_distill'],
     'The library': ['00_files', '00_data', '01_losses', '02_metrics', '03_model', '03a_engine', '03b_checkpoint',
-                    '03c_parts', '04_trainer', '05_train_reranker', '06_evaluation', '07_scoring', '08_mining',
-                    '09_base', '10_tiny', '11_playground']}
+                    '03c_parts', '03d_records', '04_trainer', '05_train_reranker', '06_evaluation', '07_scoring',
+                    '08_mining', '09_base', '10_tiny', '11_playground']}
 PAGES = ['docs/guarantees.md', 'docs/peers.md', 'docs/rag_retrieval.md', 'benchmarks/README.md', 'CHANGELOG.md',
          'CONTRIBUTING.md']
 FIRST = {'data': ['PairDataset'], 'model': ['CrossEncoder'], 'trainer': ['TrainConfig', 'train'], 'engine': ['launch'],
@@ -119,13 +120,15 @@ def site_name(path):
 def links(body, source, page):
     """Links of a text that stands at `source` in the project and at `page` on the site.
 
-    Notebooks and the pages of PAGES become links between pages, other files of the project lead to its source.
+    Notebooks and the pages of PAGES become links between pages, other files of the project lead to its source. A
+    link to a heading of its own page is written for Jupyter (`#Line-1:-an-optimizer`), and mkdocs has another form.
     """
     at = {(ROOT/'nbs'/n).with_suffix('.ipynb'): f'{n}.md' for names in BOOK.values() for n in names}
     at |= {ROOT/p: site_name(p) for p in PAGES}
     def one(m):
         text, url = m[1], m[2]
-        if re.match(r'(https?:|#|data:)', url) or '_files/' in url: return m[0]
+        if url.startswith('#'): return f"{text}(#{slugify(url[1:], '-')})"
+        if re.match(r'(https?:|data:)', url) or '_files/' in url: return m[0]
         path = (ROOT/source).parent.joinpath(url.split('#')[0]).resolve()
         if path in at: return f'{text}({os.path.relpath(at[path], Path(page).parent)})'
         if path.exists() and path.is_relative_to(ROOT): return f'{text}({SOURCE}{path.relative_to(ROOT)})'

@@ -317,7 +317,7 @@ class Stopped(SystemExit):
     def __init__(self, number:int=signal.SIGTERM): super().__init__(128 + number)
 
 class Interrupted(KeyboardInterrupt):
-    "The same for Ctrl-C in a notebook, which shows one line and goes on."
+    "Ctrl-C has stopped a run in a notebook, and what it had is written: the cell shows one line, the kernel lives on."
     def _render_traceback_(self): return [f'KeyboardInterrupt: {self}']
 
 def stopped(

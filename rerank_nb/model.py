@@ -264,7 +264,7 @@ def packed_varlen(
     longest:int, # Length of the longest pair
     scale:float=None, # Factor on the dot products
 )->torch.Tensor: # (1, T, heads, d)
-    "The same in one CUDA kernel. It has no dropout on the attention weights."
+    "Attention in which each pair sees only itself, in one CUDA kernel; no dropout on the attention weights."
     from torch.nn.attention.varlen import varlen_attn
     q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
     return varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest, scale=scale)[None]
