@@ -236,29 +236,29 @@ class _CountingFiles(FileSystem):
         self.sums[Path(new_path).name] = self.sums.pop(Path(path).name)
 
 # %% ../nbs/03b_checkpoint.ipynb #23888807
-def _state(model, optimizer): return dict(zip(('model', 'optimizer'), get_state_dict(model, optimizer)))
+def _tensors(model, optimizer): return dict(zip(('model', 'optimizer'), get_state_dict(model, optimizer)))
 def _alone(accelerator): return dict(no_dist=accelerator.num_processes == 1)
-def _bytes(state):
-    moments = [t for s in state['optimizer']['state'].values() for t in s.values()]
-    tensors = [t for t in [*state['model'].values(), *moments] if isinstance(t, torch.Tensor)]
-    return sum(t.numel() * t.element_size() for t in tensors)
+def _bytes(tensors):
+    moments = [t for s in tensors['optimizer']['state'].values() for t in s.values()]
+    weights = [t for t in [*tensors['model'].values(), *moments] if isinstance(t, torch.Tensor)]
+    return sum(t.numel() * t.element_size() for t in weights)
 
-def _write_shards(accelerator, state, folder)->dict: # Checksums by file, in every process
-    "Every process writes its part of a state."
+def _write_shards(accelerator, tensors, folder)->dict: # Checksums by file, in every process
+    "Every process writes its part of weights and moments."
     writer = dcp.FileSystemWriter(folder)
     writer.fs = _CountingFiles()
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')   # "assuming the intent is to save in a single process"
-        dcp.save(state, storage_writer=writer, **_alone(accelerator))
+        dcp.save(tensors, storage_writer=writer, **_alone(accelerator))
     n, sums = accelerator.num_processes, [writer.fs.sums]
     if n > 1: torch.distributed.all_gather_object(sums := [None]*n, writer.fs.sums)
     return {name: crc for part in sums for name, crc in part.items()}
 
 # %% ../nbs/03b_checkpoint.ipynb #48c2b6f3
-def _write_place(folder, place, sums):
-    "The last file of a checkpoint: the place, and size and checksum of every other file."
+def _write_state(folder, state, sums):
+    "The last file of a checkpoint: the state, and size and checksum of every other file."
     files = {p.name: [p.stat().st_size, sums[p.name]] for p in sorted(folder.iterdir())}
-    (folder/'state.json').write_text(json.dumps(place | dict(files=files)), encoding='utf-8')
+    (folder/'state.json').write_text(json.dumps(state | dict(files=files)), encoding='utf-8')
 
 # %% ../nbs/03b_checkpoint.ipynb #594678dc
 def save_checkpoint(
@@ -266,25 +266,25 @@ def save_checkpoint(
     output_dir, # Folder of the run
     model, # Prepared CrossEncoder
     optimizer, # Bare torch optimizer
-    place:dict, # What else the run needs to go on; its 'step' names the folder
+    state:dict, # What a run needs to go on beside weights and moments; its 'step' names the folder
     keep:int=5, # How many checkpoints to keep
 )->Path: # The folder
     "Write the state of a run; every process must call this. `NotWritten`, in every process, says what is kept."
-    folder = Path(output_dir)/f"checkpoint_{place['step']}"
-    state, older = _state(model, optimizer), [p for p in series(output_dir, 'checkpoint') if p != folder]
-    about = dict(size=_bytes(state), kept=f'{older[-1]} is kept' if older else 'There is no older checkpoint')
+    folder = Path(output_dir)/f"checkpoint_{state['step']}"
+    tensors, older = _tensors(model, optimizer), [p for p in series(output_dir, 'checkpoint') if p != folder]
+    about = dict(size=_bytes(tensors), kept=f'{older[-1]} is kept' if older else 'There is no older checkpoint')
     new = folder.with_name(f'.{folder.name}.new.tmp')
     def begin():
         if (Path(output_dir)/LIST).exists(): claim(output_dir, folder.name)
         stack.enter_context(atomic_folder(folder, **about))
     def end():
-        with writing(folder, **about): _write_place(new, place, sums)
+        with writing(folder, **about): _write_state(new, state, sums)
         stack.close()   # gives the folder its name
         wrote(folder)
         prune_checkpoints(output_dir, 'checkpoint', keep)
     with ExitStack() as stack:
         on_main(accelerator, begin)
-        with writing(folder, **about): sums = _write_shards(accelerator, state, new)
+        with writing(folder, **about): sums = _write_shards(accelerator, tensors, new)
         on_main(accelerator, end)
     return folder
 
@@ -299,24 +299,24 @@ def _damage(folder, files):
 
 def read_checkpoint(
     folder, # A checkpoint_N folder
-)->dict: # The `place` it was saved with
-    "Check a checkpoint's files and return its place; `UserError` says what is damaged."
+)->dict: # The `state` it was saved with
+    "Check a checkpoint's files and return its state; `UserError` says what is damaged."
     folder = Path(folder)
     if not folder.is_dir(): raise UserError(f'{folder}: no such folder, expected a checkpoint_N folder')
     try:
-        place = json.loads((folder/'state.json').read_text(encoding='utf-8'))
-        files = place.pop('files')
+        state = json.loads((folder/'state.json').read_text(encoding='utf-8'))
+        files = state.pop('files')
     except FileNotFoundError: raise UserError(f'{folder}: this is no checkpoint: it has no state.json') from None
     except (ValueError, KeyError):
         raise UserError(f'{folder}: the checkpoint is damaged: state.json cannot be read') from None
     if what := _damage(folder, files): raise UserError(f'{folder}: the checkpoint is damaged: {what}')
-    return place
+    return state
 
 # %% ../nbs/03b_checkpoint.ipynb #a3f6d054
 def find_checkpoint(
     output_dir, # Folder of the run
     asked:str, # 'latest' or the path of a checkpoint_N folder
-): # (folder, place), or (None, None) if there is none yet
+): # (folder, state), or (None, None) if there is none yet
     "The checkpoint to go on from; if it is damaged, `UserError` offers the newest older one that is whole."
     folders = series(output_dir, 'checkpoint')
     if asked == 'latest' and not folders: return None, None
@@ -388,13 +388,13 @@ def load_checkpoint(
 ):
     "Bring back weights and moments; every process must call this."
     on_main(accelerator, lambda: _read_metadata(folder) and None)
-    state = _state(model, optimizer)
+    tensors = _tensors(model, optimizer)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        try: dcp.load(state, storage_reader=_Reader(folder), planner=_Values(), **_alone(accelerator))
+        try: dcp.load(tensors, storage_reader=_Reader(folder), planner=_Values(), **_alone(accelerator))
         except (dcp.api.CheckpointException, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as e:
             raise UserError(f'{folder}: {_why_not_loaded(e)}') from e
-    set_state_dict(model, optimizer, model_state_dict=state['model'], optim_state_dict=state['optimizer'])
+    set_state_dict(model, optimizer, model_state_dict=tensors['model'], optim_state_dict=tensors['optimizer'])
 
 # %% ../nbs/03b_checkpoint.ipynb #200a4a26
 def check_same(
@@ -417,11 +417,11 @@ def _set_aside(folder):
 
 def rewind_folder(
     output_dir, # Folder of the run
-    place:dict, # Of the checkpoint
+    state:dict, # Of the checkpoint
 ):
     "Make the folder look as it did when the checkpoint was written."
     for p in series(output_dir, 'checkpoint'):
-        if number_of(p) <= place['step']: continue
+        if number_of(p) <= state['step']: continue
         _set_aside(p)
     with atomic_file(Path(output_dir)/'metrics.jsonl') as f:
-        f.writelines(json.dumps(r) + '\n' for r in place['history'])
+        f.writelines(json.dumps(r) + '\n' for r in state['history'])

@@ -96,19 +96,10 @@ class Reporter:
             self.bar.set_postfix_str(said, refresh=False)
         if self.plot: self.draw()
 
-# %% ../nbs/03d_records.ipynb #rec0warn
-@patch
-def warn(self:Reporter, message):
-    "Say something once, beside the progress bar."
-    about = message.split(':')[0]
-    if not message or not self.main or about in self.told: return
-    self.told.add(about)
-    self.bar.write(f'warning: {message}')
-
 # %% ../nbs/03d_records.ipynb #rec0keep
 @patch
 def keep(self:Reporter, values):
-    "A full disk is no reason to end a run: the records are written when there is space again."
+    "Write a record to metrics.jsonl; if the disk is full, all that is missing is written when there is space again."
     path = self.dir/'metrics.jsonl'
     try:
         if self.behind:
@@ -118,6 +109,15 @@ def keep(self:Reporter, values):
             with writing(path), open(path, 'a', encoding='utf-8') as f: f.write(json.dumps(values) + '\n')
         self.behind = False
     except NotWritten as e: self.warn(f'{e}. Training goes on')
+
+# %% ../nbs/03d_records.ipynb #rec0warn
+@patch
+def warn(self:Reporter, message):
+    "Say something once, beside the progress bar."
+    about = message.split(':')[0]
+    if not message or not self.main or about in self.told: return
+    self.told.add(about)
+    self.bar.write(f'warning: {message}')
 
 # %% ../nbs/03d_records.ipynb #rec0draw
 @patch

@@ -124,7 +124,7 @@ EDITS = dict(
         ('if dtype or (module, name) in _CLASSES', 'if True'),
         ('folder = folders[-1] if', 'folder = folders[0] if'),
         ('key=number_of)', 'key=str)'),
-        ("if number_of(p) <= place['step']", "if number_of(p) < place['step']", LAWS),
+        ("if number_of(p) <= state['step']", "if number_of(p) < state['step']", LAWS),
     ],
     engine=[
         ('if event is not None: event.synchronize()', 'pass', STOPPED),
