@@ -108,6 +108,7 @@ def series(
     "The numbered folders of a run."
     return sorted((p for p in own_files(output_dir) if re.fullmatch(rf'{name}_\d+', p.name)), key=number_of)
 
+# %% ../nbs/03b_checkpoint.ipynb #0thers01
 def _others(out, name, known):
     "Files under a name that no run wrote."
     p = out/name

@@ -703,6 +703,7 @@ def _labels(data_format, n_neg, positives, targets, firsts):
     values, codes = np.unique(targets, return_inverse=True)
     return none, codes.astype(np.min_scalar_type(len(values))), values, none
 
+# %% ../nbs/00_data.ipynb #d0index4
 def _sums(counts): return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 def _index(seen, data_format, n_neg):

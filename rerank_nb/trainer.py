@@ -36,7 +36,7 @@ from .model import CrossEncoder, evaluating, head_modules
 from .records import BETTER, Collapse, Reporter, of_evaluation, of_training, plain, results_table
 from .records import since_best, under_the_start
 
-# %% ../nbs/04_trainer.ipynb #037d2c22
+# %% ../nbs/04_trainer.ipynb #trtexts0
 def _text(v): return os.fspath(v) if isinstance(v, os.PathLike) else v
 
 def _texts(v):
@@ -44,6 +44,7 @@ def _texts(v):
     if isinstance(v, str): return [v]
     return [_text(p) for p in v or []] if isinstance(v, (list, tuple, type(None))) else v
 
+# %% ../nbs/04_trainer.ipynb #037d2c22
 @dataclass
 class TrainConfig:
     "Settings of a run; the names are those of the command line."
