@@ -16,7 +16,7 @@ import numpy as np, torch
 from safetensors import SafetensorError, safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
-from .files import UserError, atomic_file, atomic_folder, patch, run_settings, setting, try_output, writing
+from .files import UserError, atomic_file, atomic_folder, patch, run_with_settings, setting, try_output, writing
 from .data import encode_alone
 from .model import spread_layers
 
@@ -424,6 +424,6 @@ def main(
 ):
     "Write the base; exit with a message and code 1 on an error that the user can mend."
     description = 'Write a pretrained encoder for Chinese and English as a Hugging Face folder, without a hub.'
-    run_settings(BaseSettings, _make, args, 'python -m rerank_nb.base', description)
+    run_with_settings(BaseSettings, _make, args, 'python -m rerank_nb.base', description)
 
 if __name__ == '__main__' and '__file__' in globals(): main()

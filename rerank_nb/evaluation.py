@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import torch
-from .files import UserError, atomic_file, run_settings, setting, try_output, writing
+from .files import UserError, atomic_file, run_with_settings, setting, try_output, writing
 from .data import PairDataset, open_pairs
 from .metrics import judged_once, ranking_metrics
 from .model import CrossEncoder, precision_for, precision_setting, trust_setting
@@ -285,7 +285,7 @@ def main(args=None):
     "Evaluate from the command line; exit with a message and code 1 on a mistake of the user."
     description = 'Rank the lists of a data file with a reranker and measure the order.'
     run = lambda config: evaluate(**vars(config))
-    run_settings(EvaluationConfig, run, args, 'python -m rerank_nb.evaluation', description)
+    run_with_settings(EvaluationConfig, run, args, 'python -m rerank_nb.evaluation', description)
 
 # %% ../nbs/06_evaluation.ipynb #42de6c03
 if __name__ == '__main__' and '__file__' in globals(): main()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BEAT', 'DEAD', 'UserError', 'no_space', 'in_units', 'NotWritten', 'writing', 'atomic_folder', 'atomic_file',
            'try_output', 'checksum', 'locked', 'steady_output', 'parse_flags', 'run_command', 'setting', 'at_least',
-           'settings_parser', 'run_settings', 'patch']
+           'settings_parser', 'run_with_settings', 'patch']
 
 # %% ../nbs/00_files.ipynb #bebb7e6e
 import argparse, difflib, errno, fcntl, itertools, json, os, re, shutil, socket, sys, tempfile, threading, time, zlib
@@ -300,7 +300,7 @@ def parse_flags(
     parser, # An `argparse.ArgumentParser` with `allow_abbrev=False`
     args=None, # List of words; None takes the command line's
 ): # What `parse_args` returns
-    "The flags of a command; `UserError` names one that does not exist, and the nearest that does."
+    "The flags of a command; `UserError` names one that does not exist, or a word of none."
     known = list(parser._option_string_actions)
     for word in map(str, sys.argv[1:] if args is None else args):
         flag = word.partition('=')[0]
@@ -308,7 +308,9 @@ def parse_flags(
         near = difflib.get_close_matches(flag, known, 1, .75)
         meant = f', did you mean {near[0]}?' if near else '.'
         raise UserError(f'{flag}: no such flag{meant} --help lists them all')
-    return parser.parse_args(args)
+    given, rest = parser.parse_known_args(args)
+    if not rest: return given
+    raise UserError(f'{rest[0]!r}: stands behind no flag that takes it: write --flag value. --help lists the flags')
 
 # %% ../nbs/00_files.ipynb #35fcfe0f
 def run_command(
@@ -377,7 +379,7 @@ def settings_parser(
     return parser
 
 # %% ../nbs/00_files.ipynb #settng02
-def run_settings(
+def run_with_settings(
     cls, # A dataclass of settings
     function, # Called with one of them
     args=None, # List of words; None takes the command line's

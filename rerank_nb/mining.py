@@ -22,7 +22,7 @@ from transformers import AutoModel, AutoTokenizer
 from tqdm.auto import tqdm
 from .data import DataError, LineError, PairDataset, as_line, columns, decode_line, encode_alone, guess_format
 from .data import open_pairs, plain_file, read_lines, spreadsheet_quotes, valid_text
-from .files import UserError, atomic_folder, patch, run_settings, setting, try_output, writing
+from .files import UserError, atomic_folder, patch, run_with_settings, setting, try_output, writing
 from .engine import leave, make_accelerator, on_main
 from .model import CrossEncoder, precision_for, precision_setting, trust_setting
 from .parts import PATIENCE, content_of, device_of, file_mark, in_parts, model_mark
@@ -612,7 +612,7 @@ def mine(
 def main(args=None):
     "Mine from the command line; exit with a message and code 1 on a mistake of the user."
     description = 'Find hard negatives for queries with positives.'
-    run_settings(MiningConfig, run_mining, args, 'python -m rerank_nb.mining', description)
+    run_with_settings(MiningConfig, run_mining, args, 'python -m rerank_nb.mining', description)
 
 # %% ../nbs/08_mining.ipynb #58b7645c
 if __name__ == '__main__' and '__file__' in globals():

@@ -8,7 +8,7 @@ __all__ = ['with_scores', 'ScoringConfig', 'Scorer', 'run_scoring', 'score_datas
 # %% ../nbs/07_scoring.ipynb #26a9c522
 from dataclasses import dataclass
 from pathlib import Path
-from .files import patch, run_settings, setting, try_output
+from .files import patch, run_with_settings, setting, try_output
 from .data import as_line, open_pairs
 from .engine import leave, make_accelerator, on_main
 from .model import CrossEncoder, precision_for, precision_setting, trust_setting
@@ -93,7 +93,7 @@ def score_dataset(
 def main(args=None):
     "Score a file from the command line; exit with a message and code 1 on a mistake of the user."
     description = "Write a reranker's scores beside the documents of a data file."
-    run_settings(ScoringConfig, run_scoring, args, 'python -m rerank_nb.scoring', description)
+    run_with_settings(ScoringConfig, run_scoring, args, 'python -m rerank_nb.scoring', description)
 
 # %% ../nbs/07_scoring.ipynb #dc971ef8
 if __name__ == '__main__' and '__file__' in globals():

@@ -6,8 +6,9 @@
 __all__ = ['REMEDIES', 'EXPECTED', 'AT_LEAST_1', 'TrainConfig', 'make_optimizer', 'steps_an_epoch', 'make_schedule',
            'data_format', 'list_targets', 'open_data', 'make_batches', 'loader', 'report_data', 'Window', 'windows',
            'accumulate', 'FirstBad', 'lines_of_step', 'Judge', 'evaluate', 'Tally', 'run_settings', 'TrainState',
-           'is_here', 'starting_point', 'take_folder', 'prepare_output_dir', 'trackers', 'check_types',
-           'check_together', 'check_config', 'Run', 'load_model', 'report_sharding', 'constant_of', 'prepare', 'train']
+           'is_here', 'take_folder', 'prepare_output_dir', 'starting_point', 'trackers', 'check_types',
+           'check_together', 'check_config', 'load_model', 'Run', 'constant_of', 'or_nothing', 'report_sharding',
+           'prepare', 'train']
 
 # %% ../nbs/04_trainer.ipynb #60d6a0df
 import copy, itertools, json, math, os, re, signal, time, uuid
@@ -36,7 +37,7 @@ from .model import CrossEncoder, evaluating, head_modules
 from .records import BETTER, Collapse, Reporter, of_evaluation, of_training, plain, results_table
 from .records import since_best, under_the_start
 
-# %% ../nbs/04_trainer.ipynb #trtexts0
+# %% ../nbs/04_trainer.ipynb #textsof0
 def _text(v): return os.fspath(v) if isinstance(v, os.PathLike) else v
 
 def _texts(v):
@@ -464,17 +465,37 @@ class TrainState:
         if len(rows) == accelerator.num_processes: return rows[accelerator.process_index]
         return rows.sum(0) if accelerator.is_main_process else torch.zeros(5, device=accelerator.device)
 
-# %% ../nbs/04_trainer.ipynb #0800c7e2
+# %% ../nbs/04_trainer.ipynb #ishere00
 def is_here(config:TrainConfig, folder)->bool:
     "Is a checkpoint one of the run in output_dir?"
     return folder is not None and Path(folder).resolve().parent == Path(config.output_dir).resolve()
 
-def _will_write(config, out, epoch=1)->list: # Names
-    "What a run writes from an epoch on, and checkpoints that are there."
-    epochs = [f'epoch_{i}' for i in range(epoch, config.epochs + 1)] if config.save_on_epoch_end else []
-    checkpoints = [p.name for p in out.glob('checkpoint_*') if re.fullmatch(r'checkpoint_\d+', p.name)]
-    return ['model', *(['best'] if config.metric_for_best_model else []), *epochs, *checkpoints]
+# %% ../nbs/04_trainer.ipynb #takefol0
+def take_folder(
+    config:TrainConfig, # Settings of the run
+    held:ExitStack, # Its end frees the folder
+):
+    "Make the folder and lock it; `UserError` if it cannot be written or another run is in it."
+    out = config.output_dir
+    if Path(out).is_file(): raise UserError(f'--output_dir: {out} is a file, expected a folder')
+    held.enter_context(locked(out))
 
+# %% ../nbs/04_trainer.ipynb #0f6fe60c
+def prepare_output_dir(
+    config:TrainConfig, # Settings of the run
+    folder=None, # Of the checkpoint that it goes on from
+    state:dict=None, # That checkpoint's
+):
+    "Remove an earlier run, or bring the folder to the state of the checkpoint; write the settings into it."
+    out = Path(config.output_dir)
+    if not is_here(config, folder): remove_own(out)
+    logs = [n for n in TRACKER_FILES if not (out/n).exists()] if (out/'logs').exists() else ['logs']
+    with writing(out/'logs'): (out/'logs').mkdir(parents=True, exist_ok=True)
+    claim(out, *RECORDS, 'model', 'best', *(f'epoch_{i}' for i in range(1, config.epochs + 1)), *logs)
+    if state: rewind_folder(out, state)
+    with atomic_file(out/'train_config.json') as f: json.dump(asdict(config), f, indent=1, ensure_ascii=False)
+
+# %% ../nbs/04_trainer.ipynb #refuse00
 def _refuse_another_run(config, out, folder):
     "`UserError` if the folder holds a run that this one neither replaces nor goes on with."
     if config.overwrite_output_dir or is_here(config, folder): return
@@ -483,6 +504,13 @@ def _refuse_another_run(config, out, folder):
     if not results: return   # a run that died before its first checkpoint has none of these
     remedy = ', or --overwrite_output_dir to replace it' if folder is None else ': the checkpoint is not of this one'
     raise UserError(f'--output_dir: {out} already holds a run ({results[0].name}). Give another folder{remedy}')
+
+# %% ../nbs/04_trainer.ipynb #refuse02
+def _will_write(config, out, epoch=1)->list: # Names
+    "What a run writes from an epoch on, and checkpoints that are there."
+    epochs = [f'epoch_{i}' for i in range(epoch, config.epochs + 1)] if config.save_on_epoch_end else []
+    checkpoints = [p.name for p in out.glob('checkpoint_*') if re.fullmatch(r'checkpoint_\d+', p.name)]
+    return ['model', *(['best'] if config.metric_for_best_model else []), *epochs, *checkpoints]
 
 def _refuse_others_files(out, names):
     "`UserError` if files that no run wrote stand where this one will write."
@@ -512,30 +540,6 @@ def starting_point(
     print(f"going on from {folder}: step {state['step']}, epoch {state['epoch']}")
     return folder, state
 
-# %% ../nbs/04_trainer.ipynb #0f6fe60c
-def take_folder(
-    config:TrainConfig, # Settings of the run
-    held:ExitStack, # Its end frees the folder
-):
-    "Make the folder and lock it; `UserError` if it cannot be written or another run is in it."
-    out = config.output_dir
-    if Path(out).is_file(): raise UserError(f'--output_dir: {out} is a file, expected a folder')
-    held.enter_context(locked(out))
-
-def prepare_output_dir(
-    config:TrainConfig, # Settings of the run
-    folder=None, # Of the checkpoint that it goes on from
-    state:dict=None, # That checkpoint's
-):
-    "Remove an earlier run, or bring the folder to the state of the checkpoint; write the settings into it."
-    out = Path(config.output_dir)
-    if not is_here(config, folder): remove_own(out)
-    logs = [n for n in TRACKER_FILES if not (out/n).exists()] if (out/'logs').exists() else ['logs']
-    with writing(out/'logs'): (out/'logs').mkdir(parents=True, exist_ok=True)
-    claim(out, *RECORDS, 'model', 'best', *(f'epoch_{i}' for i in range(1, config.epochs + 1)), *logs)
-    if state: rewind_folder(out, state)
-    with atomic_file(out/'train_config.json') as f: json.dump(asdict(config), f, indent=1, ensure_ascii=False)
-
 # %% ../nbs/04_trainer.ipynb #c3fd1523
 def trackers(
     log_with:str, # Names separated by commas, or None
@@ -551,7 +555,7 @@ def trackers(
         if n not in available: raise UserError(f'--log_with {n}: not installed. Install it with: pip install {n}')
     return list(available) if 'all' in names else names
 
-# %% ../nbs/04_trainer.ipynb #7b47afd4
+# %% ../nbs/04_trainer.ipynb #wandbmo0
 def _wandb_mode()->dict: # Keyword arguments of wandb.init
     "Without a login, let wandb write to disk."
     import wandb
@@ -559,6 +563,7 @@ def _wandb_mode()->dict: # Keyword arguments of wandb.init
     print('wandb: no login found (wandb login, or WANDB_API_KEY): logging offline; upload later with wandb sync')
     return {'mode': 'offline'}
 
+# %% ../nbs/04_trainer.ipynb #runid000
 def _run_id(out):
     "The name of a run that goes on is what it was, to wandb too."
     known = Path(out)/'logs/run_id'
@@ -566,6 +571,7 @@ def _run_id(out):
         with atomic_file(known) as f: f.write(uuid.uuid4().hex)
     return known.read_text()
 
+# %% ../nbs/04_trainer.ipynb #7b47afd4
 def _start_trackers(accelerator, config, names, step):
     "Start the trackers, if there are any, with the settings of the run."
     if not names: return
@@ -653,6 +659,17 @@ def check_config(
     config.targets   # read here, once
     return config
 
+# %% ../nbs/04_trainer.ipynb #runload0
+def load_model(config:TrainConfig)->CrossEncoder:
+    "The model that a run begins with; where it has no trained head, a new one that follows from the seed."
+    set_seed(config.seed)
+    model = CrossEncoder.from_pretrained(config.model_name_or_path, config.num_labels, config.loss_type,
+                                         trust_remote_code=config.trust_remote_code)
+    check_layers(model)
+    model.new_head = False   # from here on it is trained
+    if config.compile: model.compile_layers()
+    return model
+
 # %% ../nbs/04_trainer.ipynb #c5f54622
 class Run:
     "What a training run is made of, and where it stands; `prepare` makes one."
@@ -688,22 +705,14 @@ class Run:
         batches = loader(self.accelerator, self.ds, self.sampler, self.collator, self.config.dataloader_num_workers)
         return windows(batches, self.sampler, k)
 
-# %% ../nbs/04_trainer.ipynb #runload0
-def load_model(config:TrainConfig)->CrossEncoder:
-    "The model that a run begins with; where it has no trained head, a new one that follows from the seed."
-    set_seed(config.seed)
-    model = CrossEncoder.from_pretrained(config.model_name_or_path, config.num_labels, config.loss_type,
-                                         trust_remote_code=config.trust_remote_code)
-    check_layers(model)
-    model.new_head = False   # from here on it is trained
-    if config.compile: model.compile_layers()
-    return model
-
-def report_sharding(accelerator, model):
-    "What each process holds of a model under FSDP."
-    if accelerator.distributed_type != DistributedType.FSDP: return
-    table = sharding_table(accelerator, model)
-    accelerator.print(f'FSDP: parameters are sharded over {accelerator.num_processes} processes\n{table}')
+# %% ../nbs/04_trainer.ipynb #tryout00
+@patch
+def try_batch(self:Run):
+    "The first batch goes through the model once."
+    self.ds.set_epoch(self.at.epoch)
+    self.sampler.set_epoch(self.at.epoch)
+    batch = self.collator(self.ds.__getitems__(next(iter(self.sampler))))
+    with evaluating(self.model), torch.no_grad(): self.model(batch.to(self.accelerator.device))
 
 # %% ../nbs/04_trainer.ipynb #a98a9a23
 def constant_of(
@@ -724,23 +733,7 @@ def constant_of(
     labels, groups = (torch.from_numpy(a[some]) for a in (ds.labels(), ds.pair_groups()))
     return constant_loss(config.loss_type, labels, groups), perfect_loss(config.loss_type, labels, groups)
 
-# %% ../nbs/04_trainer.ipynb #tryout00
-@patch
-def try_batch(self:Run):
-    "The first batch goes through the model once."
-    self.ds.set_epoch(self.at.epoch)
-    self.sampler.set_epoch(self.at.epoch)
-    batch = self.collator(self.ds.__getitems__(next(iter(self.sampler))))
-    with evaluating(self.model), torch.no_grad(): self.model(batch.to(self.accelerator.device))
-
-@patch
-def restore(self:Run, folder):
-    "Weights, moments, learning rate and scale of a checkpoint."
-    load_checkpoint(self.accelerator, folder, self.model, self.optimizer.optimizer)
-    self.schedule.load_state_dict(self.at.schedule)
-    scaler = self.accelerator.scaler
-    if scaler and self.at.scaler: scaler.load_state_dict(self.at.scaler)
-
+# %% ../nbs/04_trainer.ipynb #rememb00
 @patch
 def remember(self:Run, history):
     "Take up the records of a run that goes on."
@@ -757,24 +750,36 @@ def open_folder(self:Run, folder):
     with writing(f'{self.config.output_dir}/data_report.txt'):
         report_data(self.config, self.ds, self.accelerator.unwrap_model(self.model))
 
-@patch
+# %% ../nbs/04_trainer.ipynb #begin001
 @contextmanager
-def or_nothing(self:Run, fresh):
+def or_nothing(
+    config:TrainConfig, # Settings of the run
+    accelerator:Accelerator, # From `make_accelerator`
+    fresh:bool, # Does the run begin here, rather than go on?
+):
     "A run that fails to begin leaves nothing."
     try: yield
     except BaseException:
-        if fresh and self.accelerator.is_main_process: remove_own(self.config.output_dir)
+        if fresh and accelerator.is_main_process: remove_own(config.output_dir)
         raise
 
+# %% ../nbs/04_trainer.ipynb #begin003
 @patch
 def begin(self:Run, folder):
     "Open folder, trackers and reporter, and start the clock."
     config, accelerator, at = self.config, self.accelerator, self.at
-    with self.or_nothing(fresh=not is_here(config, folder)):
+    with or_nothing(config, accelerator, fresh=not is_here(config, folder)):
         on_main(accelerator, lambda: self.open_folder(folder))
         _start_trackers(accelerator, config, trackers(config.log_with), at.step)
         self.reporter = Reporter(accelerator, config.output_dir, self.total, step=at.step, history=at.history)
     self.tally.start(at.elapsed)
+
+# %% ../nbs/04_trainer.ipynb #shardre0
+def report_sharding(accelerator, model):
+    "What each process holds of a model under FSDP."
+    if accelerator.distributed_type != DistributedType.FSDP: return
+    table = sharding_table(accelerator, model)
+    accelerator.print(f'FSDP: parameters are sharded over {accelerator.num_processes} processes\n{table}')
 
 # %% ../nbs/04_trainer.ipynb #prepare0
 def prepare(
@@ -810,6 +815,7 @@ def advance(self:Run, sums):
     self.stop.tell(sums[5])
     self.reporter.bar.update()
 
+# %% ../nbs/04_trainer.ipynb #due00000
 @patch
 def due(self:Run, every)->bool: return bool(every) and self.at.step % every == 0
 
@@ -832,6 +838,7 @@ def name_broken(self:Run, step):
                     f'The step held the lines {named}. '
                     f'Likely causes: --lr is too high, fp16 where bf16 is needed, a damaged start. {remedy}')
 
+# %% ../nbs/04_trainer.ipynb #broken00
 @patch
 def stop_if_broken(self:Run):
     "`UserError` if a step was broken, in every process."
@@ -856,7 +863,7 @@ def log(self:Run, lr, norm):
     self.tally.clear()
     self.reporter.warn(self.collapse(record))
 
-# %% ../nbs/04_trainer.ipynb #evaluat0
+# %% ../nbs/04_trainer.ipynb #kept0000
 @patch
 def kept(self:Run)->str:
     "What a failure to write leaves, for its message."
@@ -864,6 +871,7 @@ def kept(self:Run)->str:
     names = [str(p) for name in ('checkpoint', 'epoch') for p in series(out, name)[-1:]]
     return f"{' and '.join(names)} {'are' if len(names) > 1 else 'is'} kept" if names else ''
 
+# %% ../nbs/04_trainer.ipynb #evaluat0
 @patch
 def evaluate(self:Run, epoch):
     "One record of the evaluation data, if there is any; the best model so far is kept."
@@ -890,15 +898,6 @@ def enough(self:Run)->bool:
 
 # %% ../nbs/04_trainer.ipynb #b5bbe7f1
 @patch
-def save_epoch(self:Run):
-    "Keep the model of this epoch."
-    out = self.config.output_dir
-    self.stop_if_broken()
-    with self.tally.paused():
-        save_model(self.accelerator, self.model, f'{out}/epoch_{self.at.epoch}', self.kept())
-        if self.accelerator.is_main_process: prune_checkpoints(out, 'epoch', self.config.num_max_checkpoints)
-
-@patch
 def checkpoint(self:Run):
     "Keep all that is needed to go on from here; returns its folder."
     accelerator, at, config = self.accelerator, self.at, self.config
@@ -911,6 +910,25 @@ def checkpoint(self:Run):
         return save_checkpoint(accelerator, config.output_dir, self.model, self.optimizer.optimizer, asdict(at),
                                config.num_max_checkpoints)
 
+# %% ../nbs/04_trainer.ipynb #restore0
+@patch
+def restore(self:Run, folder):
+    "Weights, moments, learning rate and scale of a checkpoint."
+    load_checkpoint(self.accelerator, folder, self.model, self.optimizer.optimizer)
+    self.schedule.load_state_dict(self.at.schedule)
+    scaler = self.accelerator.scaler
+    if scaler and self.at.scaler: scaler.load_state_dict(self.at.scaler)
+
+# %% ../nbs/04_trainer.ipynb #saveep00
+@patch
+def save_epoch(self:Run):
+    "Keep the model of this epoch."
+    out = self.config.output_dir
+    self.stop_if_broken()
+    with self.tally.paused():
+        save_model(self.accelerator, self.model, f'{out}/epoch_{self.at.epoch}', self.kept())
+        if self.accelerator.is_main_process: prune_checkpoints(out, 'epoch', self.config.num_max_checkpoints)
+
 # %% ../nbs/04_trainer.ipynb #savela00
 @patch
 def save_last(self:Run):
@@ -922,6 +940,7 @@ def save_last(self:Run):
     self.saved = on_main(self.accelerator, place)
     save_model(self.accelerator, self.model, self.saved, self.kept())
 
+# %% ../nbs/04_trainer.ipynb #savela03
 @patch
 @contextmanager
 def rescued(self:Run):
@@ -937,13 +956,14 @@ def rescued(self:Run):
         kept = '. '.join(filter(None, [kept, f'The model after step {self.at.step} is saved: {self.saved}']))
         raise NotWritten(what, size, why, kept) from e
 
-# %% ../nbs/04_trainer.ipynb #ends0000
+# %% ../nbs/04_trainer.ipynb #lastwor0
 def _last_words(by, at, total, folder):
     "What a run that was told to stop says."
     if not folder: return f'stopped by {by} before the first step. Start again with the same command'
     return (f'stopped by {by} after step {at.step} of {total}. Go on with the same command and '
             f'--resume_from_checkpoint latest ({folder})')
 
+# %% ../nbs/04_trainer.ipynb #ends0000
 @patch
 def close(self:Run):
     "End reporter and trackers."
@@ -962,7 +982,7 @@ def end_if_told(self:Run):
     if not folder and self.accelerator.is_main_process: remove_own(self.config.output_dir)
     raise stopped(self.stop.signal, f'after step {self.at.step}')
 
-# %% ../nbs/04_trainer.ipynb #ends0003
+# %% ../nbs/04_trainer.ipynb #endepoc0
 @patch
 def end_epoch(self:Run):
     "After the last step of an epoch: look, and keep its model."
@@ -971,6 +991,7 @@ def end_epoch(self:Run):
     self.end_if_told()
     if self.config.save_on_epoch_end: self.save_epoch()
 
+# %% ../nbs/04_trainer.ipynb #ends0003
 @patch
 def give_up(self:Run):
     "Say why a run ends early."
