@@ -16,7 +16,8 @@ import numpy as np, torch
 from safetensors import SafetensorError, safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
-from .files import UserError, atomic_file, atomic_folder, patch, run_with_settings, setting, try_output, writing
+from .files import UserError, atomic_file, atomic_folder, patch, run_with_settings, setting, try_output
+from .files import writing
 from .data import encode_alone
 from .model import spread_layers
 
