@@ -19,24 +19,41 @@ config.read(ROOT/'settings.ini', encoding='utf-8')
 config = config['DEFAULT']
 SOURCE = f"{config['git_url']}/blob/{config['branch']}/"
 BOOK = {
-    'Start': ['index', 'tutorials/01_quickstart', 'tutorials/02_launch', 'tutorials/03_speed', 'tutorials/04_errors',
-              'tutorials/05_distill'],
-    'The library': ['00_files', '00_data', '01_losses', '02_metrics', '03_model', '03a_engine', '03b_checkpoint',
-                    '03c_parts', '03d_records', '04_trainer', '05_train_reranker', '06_evaluation', '07_scoring',
-                    '08_mining', '09_base', '10_tiny', '11_playground']}
+    'Start': ['index', *(f'tutorials/{p.stem}' for p in sorted((ROOT/'nbs/tutorials').glob('[0-9]*.ipynb')))],
+    'The library': [p.stem for p in sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))]}
+PICTURES = ['docs/before_after.png']   # that a page shows and no cell draws there
 PAGES = ['docs/guarantees.md', 'docs/peers.md', 'docs/rag_retrieval.md', 'benchmarks/README.md', 'CHANGELOG.md',
          'CONTRIBUTING.md']
-FIRST = {'data': ['PairDataset'], 'model': ['CrossEncoder'], 'trainer': ['TrainConfig', 'train'], 'engine': ['launch'],
-         'evaluation': ['load_lists', 'evaluate_scores'], 'mining': ['mine'], 'scoring': ['score_dataset'],
-         'base': ['make_base']}
+FIRST = {   # of a module, or of a class
+    'data': ['PairDataset', 'describe', 'open_pairs'],
+    'losses': ['get_loss', 'Loss', 'LOSSES'],
+    'metrics': ['ranking_metrics'],
+    'model': ['CrossEncoder', 'FAMILIES'],
+    'CrossEncoder': ['from_pretrained', 'compute_score', 'rank', 'save_pretrained', 'forward'],
+    'engine': ['launch', 'make_accelerator'],
+    'checkpoint': ['find_checkpoint', 'read_checkpoint', 'save_checkpoint', 'load_checkpoint'],
+    'parts': ['in_parts'],
+    'records': ['Reporter', 'plot_history', 'results_table', 'Collapse'],
+    'trainer': ['TrainConfig', 'train'],
+    'train_reranker': ['main'],
+    'evaluation': ['evaluate', 'load_lists', 'evaluate_scores', 'compare', 'suspects'],
+    'scoring': ['score_dataset', 'ScoringConfig', 'with_scores'],
+    'mining': ['mine', 'MiningConfig', 'BM25', 'Embedding'],
+    'BM25': ['build'],
+    'Embedding': ['from_pretrained', 'build'],
+    'base': ['make_base', 'cosine_scores'],
+    'playground': ['Playground'],
+    'tiny': ['tiny_model']}
 NOISE = ('training:', 'scoring:', 'Writing', 'Loading')   # how bars begin
 CSS = (
     '.md-typeset pre > code { white-space: pre-wrap; } '
     '.md-typeset p:has(math) { overflow-x: auto; overflow-y: hidden; } '
     '.md-typeset table:not([class]) { font-size: .7rem; } '
+    '.md-typeset td code { word-break: normal; } '
+    '.md-typeset summary { font-size: .7rem; } '
     '@media (max-width: 44em) { '
-    '.md-typeset table:not([class]) :is(th, td) { min-width: 0; padding: .5em .6em; } '
-    '.md-typeset td:first-child code { white-space: nowrap; } } '
+    '.md-typeset table:not([class]) :is(th, td) { min-width: 0; padding: .5em .6em; } } '
+    '.md-typeset td:first-child code { white-space: nowrap; } '
     '@media (min-width: 76em) { .md-grid { max-width: 78rem; } }\n')
 
 
@@ -72,11 +89,22 @@ def shown(cell):
     return cell if cell.source or cell.outputs else None
 
 
+def opening(cells):
+    "The cells with imports and set-up, which stand behind the title, folded into a line; what they show stays."
+    first_prose = next((i for i, c in enumerate(cells[1:], 1) if c.cell_type == 'markdown'), 1)
+    title, setup, rest = cells[0], cells[1:first_prose], cells[first_prose:]
+    if not setup: return cells
+    code = '\n\n'.join(c.source for c in setup)
+    folded = f'<details markdown="1"><summary>Imports and set-up</summary>\n\n```python\n{code}\n```\n\n</details>'
+    for c in setup: c.source = ''
+    return [title, nbformat.v4.new_markdown_cell(folded), *(c for c in setup if c.outputs), *rest]
+
+
 def page(name, out):
     "One notebook as Markdown with its pictures; returns its title."
     nb = nbformat.read(ROOT/f'nbs/{name}.ipynb', 4)
     modules = [m[1] for c in nb.cells if (m := directive(c, r'default_exp\s+(\S+)'))]
-    nb.cells = [c for c in map(shown, nb.cells) if c]
+    nb.cells = opening([c for c in map(shown, nb.cells) if c])
     nb.metadata['language_info'] = {'name': 'python'}
     stem, target = Path(name).name, out/f'{name}.md'
     exporter = MarkdownExporter(exclude_input_prompt=True, exclude_output_prompt=True)
@@ -120,17 +148,18 @@ def site_name(path):
 def links(body, source, page):
     """Links of a text that stands at `source` in the project and at `page` on the site.
 
-    Notebooks and the pages of PAGES become links between pages, other files of the project lead to its source. A
-    link to a heading of its own page is written for Jupyter (`#Line-1:-an-optimizer`), and mkdocs has another form.
+    Notebooks and the pages of PAGES become links between pages, other files of the project lead to its source.
     """
     at = {(ROOT/'nbs'/n).with_suffix('.ipynb'): f'{n}.md' for names in BOOK.values() for n in names}
-    at |= {ROOT/p: site_name(p) for p in PAGES}
+    at |= {ROOT/p: site_name(p) for p in PAGES} | {ROOT/p: Path(p).name for p in PICTURES}
     def one(m):
         text, url = m[1], m[2]
-        if url.startswith('#'): return f"{text}(#{slugify(url[1:], '-')})"
         if re.match(r'(https?:|data:)', url) or '_files/' in url: return m[0]
-        path = (ROOT/source).parent.joinpath(url.split('#')[0]).resolve()
-        if path in at: return f'{text}({os.path.relpath(at[path], Path(page).parent)})'
+        file, _, heading = url.partition('#')
+        anchor = heading and '#' + slugify(heading, '-')   # JupyterLab keeps case and signs of a heading
+        if not file: return f'{text}({anchor})'
+        path = (ROOT/source).parent.joinpath(file).resolve()
+        if path in at: return f'{text}({os.path.relpath(at[path], Path(page).parent)}{anchor})'
         if path.exists() and path.is_relative_to(ROOT): return f'{text}({SOURCE}{path.relative_to(ROOT)})'
         raise SystemExit(f'{source}: a link to nowhere: {url}')
     hidden = re.sub(r'```.*?```', lambda m: m[0].replace('](', ']\0('), body, flags=re.S)
@@ -163,7 +192,8 @@ def describe(obj, name, level):
     try: signature = re.sub(r'<[^>]*>', '...', str(inspect.signature(obj)))
     except ValueError: signature = '(...)'
     call = f'```python\n{name.split(".")[-1]}{signature}\n```'
-    out = [f'{"#" * level} {name}', f'[source]({SOURCE}{file}#L{line})', call, inspect.getdoc(obj) or '']
+    title, meaning = name.replace('_', r'\_'), inspect.cleandoc(obj.__doc__ or '')
+    out = [f'{"#" * level} {title}', f'[source]({SOURCE}{file}#L{line})', call, meaning]
     plain_class = inspect.isclass(obj) and '__init__' not in vars(obj) and not hasattr(obj, '__dataclass_fields__')
     table = [] if plain_class else parameters(obj)
     return out + ['\n'.join(table)] if table else out
@@ -172,28 +202,36 @@ def describe(obj, name, level):
 def constant(name, value):
     "Heading and value of a constant, functions in it by their names."
     text = re.sub('<function ([^ ]+) [^>]*>', r'\1', repr(value))
-    return [f'## {name}', f'```python\n{name} = {text[:600]}\n```']
+    if len(text) > 600: text = f'{text[:600]} ...'
+    return [f'## {name}', f'```python\n{name} = {text}\n```']
 
 
 def methods(cls):
-    "(name, function) of the methods that say what they do."
-    for name, f in vars(cls).items():
-        f = getattr(f, '__func__', f)   # of a classmethod or staticmethod
-        if not name.startswith('_') and inspect.isfunction(f) and inspect.getdoc(f): yield name, f
+    "(name, function) of what is called on an object, also what `patch` put into the class."
+    for name in users_first(vars(cls), cls.__name__):
+        f = vars(cls)[name]
+        f = getattr(f, '__func__', getattr(f, 'fget', f))   # of a classmethod, staticmethod or property
+        if inspect.isfunction(f) and (name == '__call__' or not name.startswith('_')): yield name, f
+
+
+def is_constant(obj): return not (inspect.isfunction(inspect.unwrap(obj)) or inspect.isclass(obj))
+
+
+def users_first(names, of):
+    "Names of a module or class: what people call stands before what it is made of."
+    first = FIRST.get(of, [])
+    return first + [n for n in names if n not in first]
 
 
 def api(module, out):
     "The API page of a module."
     m = importlib.import_module(f'rerank_nb.{module}')
     parts = [f'# rerank_nb.{module}', m.__doc__ or '']
-    first = FIRST.get(module, [])   # what people call stands before what it is made of
-    for name in first + [n for n in m.__all__ if n not in first]:
+    for name in users_first(sorted(m.__all__, key=lambda n: is_constant(getattr(m, n))), module):   # constants last
         obj = getattr(m, name)
-        if not (inspect.isfunction(obj) or inspect.isclass(obj)): parts += constant(name, obj)
-        elif '.' in obj.__qualname__: continue   # a method that was patched in stands with its class
-        else: parts += describe(obj, name, 2)
-        if inspect.isclass(obj):
-            for k, f in methods(obj): parts += describe(f, f'{name}.{k}', 3)
+        parts += constant(name, obj) if is_constant(obj) else describe(obj, name, 2)
+        if not inspect.isclass(obj): continue
+        for k, f in methods(obj): parts += describe(f, f'{name}.{k}', 3)
     (out/'api').mkdir(exist_ok=True)
     (out/f'api/{module}.md').write_text('\n\n'.join(parts) + '\n', encoding='utf-8')
 
@@ -211,6 +249,7 @@ def write_sources(out):
     modules = sorted(p.stem for p in (ROOT/'rerank_nb').glob('[!_]*.py'))
     for m in modules: api(m, out)
     for source in PAGES: write_page(source, out)
+    for picture in PICTURES: shutil.copy(ROOT/picture, out)
     (out/'extra.css').write_text(CSS)
     expect = {'What to expect': [site_name(p) for p in PAGES if p.startswith('docs/')]}
     reference = {'API': [{f'rerank_nb.{m}': f'api/{m}.md'} for m in modules]}

@@ -1,7 +1,7 @@
 """Write README.md from nbs/index.ipynb: python nbs/readme.py [TARGET]
 
-Markdown cells as they are, code cells as Python blocks, text outputs below them. Of a cell that starts with
-`#| picture: FILE TEXT` only the picture is taken, and written to that file; other pictures are left out.
+Markdown cells as they are, code cells as Python blocks, text outputs below them. The picture of a cell that starts with
+`#| picture: FILE` is written to that file, which the text shows where it likes; other pictures are left out.
 """
 import base64, json, re, sys
 from pathlib import Path
@@ -29,10 +29,7 @@ def markdown(nb, root):
     for c in nb['cells']:
         source = ''.join(c['source']).strip('\n')
         if c['cell_type'] == 'markdown': parts.append(re.sub(r'\]\(\.\./', '](', source))
-        elif m := re.match(r'#\|\s*picture:\s*(\S+)\s+(.*)', source):
-            file, title = m[1], m[2]
-            picture(c, root/file)
-            parts.append(f'![{title}]({file})')
+        elif m := re.match(r'#\|\s*picture:\s*(\S+)', source): picture(c, root/m[1])
         elif not re.search(r'^#\s*\|\s*hide', source):
             parts.append(f'```python\n{source}\n```')
             shown = '\n'.join(filter(None, map(output, c['outputs'])))

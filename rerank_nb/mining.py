@@ -167,6 +167,7 @@ def build(self:BM25,
     self.n = len(texts)
     return self
 
+# %% ../nbs/08_mining.ipynb #m0bmsco1
 @patch
 def scores(self:BM25,
     query:str, # Any text
@@ -312,6 +313,7 @@ def build(self:Embedding,
         self.vectors.fill(encode, accelerator, **shown)
     return self
 
+# %% ../nbs/08_mining.ipynb #m0emsea1
 @patch
 def many(self:Embedding,
     queries, # Texts

@@ -46,6 +46,45 @@ def test_the_site_builds_and_every_link_leads_somewhere(tmp_path):
     assert p.returncode == 1 and 'nowhere.html' in p.stdout and 'no.png' in p.stdout
 
 
+@pytest.fixture
+def build(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT/'docs')
+    import build
+    return build
+
+
+def test_every_notebook_has_a_page(build):
+    files = [p.relative_to(ROOT/'nbs') for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts]
+    there = {p.with_suffix('').as_posix() for p in files}
+    assert {n for names in build.BOOK.values() for n in names} == there
+
+
+def test_an_api_page_has_patched_methods_and_begins_with_what_people_call(build, tmp_path):
+    for module in ('model', 'mining'): build.api(module, tmp_path)
+    page, mining = (text_of(tmp_path/f'api/{m}.md').replace(r'\_', '_') for m in ('model', 'mining'))
+    methods = ['### CrossEncoder.from_pretrained', '### CrossEncoder.rank', '### CrossEncoder.device']
+    order = ['## CrossEncoder\n', *methods, '## packed_sdpa', '## MAX_TOKENS']
+    assert sorted(order, key=page.index) == order
+    assert '### BM25.__call__' in mining
+
+
+def test_a_link_to_a_heading_has_the_name_that_the_page_gives_it(build):
+    def of(url): return build.links(f'[x]({url})', 'nbs/05_train_reranker', '05_train_reranker')
+    assert of('#Line-4:-one-step,-exactly') == '[x](#line-4-one-step-exactly)'
+    assert of('04_trainer.ipynb#The-laws-of-a-run') == '[x](04_trainer.md#the-laws-of-a-run)'
+    assert of('04_trainer.ipynb') == '[x](04_trainer.md)'
+
+
+def test_imports_are_folded_and_what_the_set_up_shows_stays(build):
+    code, prose = build.nbformat.v4.new_code_cell, build.nbformat.v4.new_markdown_cell
+    shows = code('print(1)', outputs=[build.nbformat.v4.new_output('stream', text='1')])
+    cells = [prose('# T'), code('import re'), shows, prose('p'), code('import os')]
+    title, folded, output, *rest = build.opening(cells)
+    assert folded.source.startswith('<details') and 'import re\n\nprint(1)' in folded.source
+    assert (title.source, output.source, output.outputs[0].text) == ('# T', '', '1')
+    assert [c.source for c in rest] == ['p', 'import os']
+
+
 def test_targets_of_make_in_the_texts_exist():
     targets = set(re.findall(r'^([\w-]+):', (ROOT/'Makefile').read_text(), re.M))
     for name in ('README.md', 'README_zh.md', 'CONTRIBUTING.md'):
