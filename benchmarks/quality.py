@@ -70,7 +70,7 @@ def example():
     start, out = ROOT/'output/example/teacher/model', OUT/'example'
     out.mkdir(parents=True, exist_ok=True)
     if not (start/'config.json').exists(): teach(str(BASE), str(ROOT/'output/example'), SETTINGS['teacher'])
-    lines = (EXAMPLE/'binary_dev.jsonl').read_text(encoding='utf-8').splitlines(True)
+    lines = (EXAMPLE/'whole/binary_dev.jsonl').read_text(encoding='utf-8').splitlines(True)
     for name, chinese in (('zh', True), ('en', False)):
         text = ''.join(l for l in lines if is_chinese(json.loads(l)['query']) == chinese)
         (out/f'dev_{name}.jsonl').write_text(text, encoding='utf-8')
