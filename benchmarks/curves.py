@@ -6,7 +6,7 @@ The first tutorial (nbs/tutorials/01_quickstart.ipynb) draws that file.
 A dense signal (the base's own cosines, no label is read) at a modest and at a bold learning rate; the labels of
 example_data at once, and after the dense signal.
 """
-import json, tempfile
+import argparse, json, tempfile
 from pathlib import Path
 from rerank_nb.base import write_teacher
 from rerank_nb.data import read_examples
@@ -23,6 +23,7 @@ def run(model, data, out, **kw):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     files = (('binary_train.jsonl', 'binary'), ('graded_train.tsv', 'graded'))
     texts = [ex for f, kind in files for _, ex in read_examples(DATA/f, kind)]
     out = Path(tempfile.mkdtemp())

@@ -177,8 +177,9 @@ def compare(
     queries = np.count_nonzero(~np.isnan(d))
     lines = _lost_and_gained(d, [texts[int(g)] for g in a['per_query']['group']], top)
     lines.append(f"{'':<11}{'baseline':>9}{'model':>9}{'difference':>12}  95% interval, {queries} queries")
-    lines += [_difference(a, b, k) for k in METRICS]
-    lines += ['', '* the interval does not contain 0']
+    rows = [_difference(a, b, k) for k in METRICS]
+    starred = any(row.endswith('*') for row in rows)
+    lines += [*rows, '', '* the interval does not contain 0' if starred else 'every interval contains 0']
     if queries < 20: lines.append('fewer than 20 queries: an interval from so few is too narrow')
     return '\n'.join(lines)
 
