@@ -1,7 +1,7 @@
 """What an earlier version left behind is of use to this one: its runs and jobs go on to the end that they had there,
 and its saved model loads. tests/older/make.py tells how the files were made, and of which commit."""
 import json, zipfile
-import pytest
+import pytest, torch
 from helpers import ROOT, as_flags, read_jsonl
 from rerank_nb import mining, scoring, trainer
 from rerank_nb.files import UserError
@@ -26,7 +26,8 @@ def alike(a, b):
     "The same values; numbers may differ by what another machine's rounding makes of them."
     if isinstance(a, dict): return a.keys() == b.keys() and all(alike(a[k], b[k]) for k in a)
     if isinstance(a, list): return len(a) == len(b) and all(map(alike, a, b))
-    if isinstance(a, float): return a == pytest.approx(b, rel=1e-4, abs=1e-4)
+    # other machines sum in another order: losses move by 1e-6, the spread of scores that are all but equal by 4e-4
+    if isinstance(a, float): return a == pytest.approx(b, rel=1e-4, abs=1e-3)
     return a == b
 
 
@@ -42,7 +43,10 @@ def test_a_run_goes_on_to_the_same_end(name, left, capsys):
     assert without_clock(history[:4]) == without_clock(run['history'][:4])   # those of the checkpoint, to the last bit
     assert alike(without_clock(history), without_clock(run['history'])), history
     scores = CrossEncoder.from_pretrained(left/name/'model').compute_score(EXPECTED['pairs'], max_len=32)
-    assert alike(scores.tolist(), run['scores'])
+    expected = torch.tensor(run['scores'])
+    if name == 'lists':   # a list-wise loss leaves the mean of the scores to rounding
+        scores, expected = scores - scores.mean(), expected - expected.mean()
+    assert alike(scores.tolist(), expected.tolist())
 
 
 def test_a_run_with_other_settings_is_refused(left):
