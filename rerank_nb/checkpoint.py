@@ -18,7 +18,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import metadata as dcp_metadata
 from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from .files import NotWritten, UserError, atomic_file, atomic_folder, checksum, writing
+from .files import UserError, atomic_file, atomic_folder, checksum, writing
 from .engine import on_main
 
 # %% ../nbs/03b_checkpoint.ipynb #0aec7bf4

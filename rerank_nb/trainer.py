@@ -26,12 +26,12 @@ from transformers import get_cosine_schedule_with_warmup
 from .checkpoint import RECORDS, TRACKER_FILES, check_same, claim, find_checkpoint, free_reserved, in_the_way
 from .checkpoint import load_checkpoint, own_files, prune_checkpoints, remove_own, reserve_model, rewind_folder
 from .checkpoint import save_checkpoint, save_model, seed_step, series
-from .data import LABEL2ID, DataError, ListBatches, PairBatches, PairDataset, describe, guess_format
+from .data import LABEL2ID, ListBatches, PairBatches, PairDataset, describe, guess_format
 from .data import label_warnings, read_label2id, remedied
 from .files import NotWritten, UserError, atomic_file, checksum, locked, patch, setting, steady_output, writing
 from .engine import StopSignal, check_layers, distribute, forget_accelerator, ignore_signals
 from .engine import make_accelerator, on_main, sharding_table, stopped
-from .losses import LOSSES, constant_loss, get_loss, n_units, perfect_loss
+from .losses import LOSSES, constant_loss, get_loss, perfect_loss
 from .metrics import judged_once, ranking_metrics
 from .model import CrossEncoder, evaluating, head_modules
 from .records import BETTER, Collapse, Reporter, of_evaluation, of_training, plain, results_table

@@ -204,7 +204,7 @@ def test_quickstart_and_its_playground(open_notebook):
     assert re.search(r'NDCG@10: fresh head 0\.\d+.*trained 0\.\d+', nb.text())
     lists = nb.page.locator('.rr-list')
     assert lists.count() == 2
-    before, rows = lists.all_inner_texts(), lists.nth(0).locator('.rr-row').count()
+    before = lists.all_inner_texts()
     nb.page.locator('.widget-slider .noUi-handle').last.focus()
     for _ in range(20): nb.page.keyboard.press('ArrowUp')
     above = "document.querySelectorAll('.rr-list')[0].innerText.includes('above 0.70')"

@@ -34,8 +34,7 @@ def test_a_wheel_is_whole(tmp_path):
         names = z.namelist()
         z.extractall(tmp_path/'site')
         meta = z.read(next(n for n in names if n.endswith('METADATA'))).decode()
-    modules = ('data', 'losses', 'metrics', 'model', 'trainer', 'train_reranker', 'base', 'tiny')
-    for m in modules: assert f'rerank_nb/{m}.py' in names
+    assert {f'rerank_nb/{p.name}' for p in (ROOT/'rerank_nb').glob('*.py')} <= {*names}
     assert not [n for n in names if n.startswith(('tests', 'nbs', 'benchmarks'))]
     assert all(f'Requires-Dist: {r}'.split('>')[0] in meta for r in cfg['DEFAULT']['requirements'].split())
     out = run(sys.executable, '-P', '-c', WHERE_FROM, cwd=tmp_path, env={'PYTHONPATH': str(tmp_path/'site')})
@@ -65,26 +64,36 @@ ROOMS = {   # module -> what it may import of ours
     'evaluation': MODEL | {'metrics'}, 'scoring': MODEL | {'engine', 'parts'}, 'mining': MODEL | {'engine', 'parts'}}
 
 
-def imports(path):
-    "(module of ours, name) of each import in a file; the name is '' where the module itself is imported."
-    found, tree = [], ast.parse(path.read_text(encoding='utf-8'))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.level == 1 or (node.module or '').startswith('rerank_nb.')):
-            found += [((node.module or '').removeprefix('rerank_nb.'), a.name) for a in node.names]
-        if isinstance(node, ast.Import):
-            found += [(a.name.removeprefix('rerank_nb.'), '') for a in node.names if a.name.startswith('rerank_nb.')]
+def imports(text):
+    "(module of ours, name) of each import in a source; the name is '' where the module itself is imported."
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        names = [a.name for a in getattr(node, 'names', [])]
+        if isinstance(node, ast.Import): found += [(n[10:], '') for n in names if n.startswith('rerank_nb.')]
+        if not isinstance(node, ast.ImportFrom): continue
+        module = '.' * node.level + (node.module or '')
+        if module in ('.', 'rerank_nb'): found += [(n, '') for n in names]
+        elif module.startswith(('.', 'rerank_nb.')):
+            room = module.removeprefix('rerank_nb').lstrip('.')
+            found += [(room, n) for n in names]
     return found
+
+
+def test_every_way_to_import_is_seen():
+    lines = ['import rerank_nb.data, os', 'from . import files', 'from rerank_nb import model', 'from .a import b',
+             'from rerank_nb.c import _d']
+    assert imports('\n'.join(lines)) == [('data', ''), ('files', ''), ('model', ''), ('a', 'b'), ('c', '_d')]
 
 
 def test_modules_import_only_what_stands_below_them():
     for path in (ROOT/'rerank_nb').glob('[!_]*.py'):
-        used = {module for module, _ in imports(path)}
+        used = {module for module, _ in imports(path.read_text(encoding='utf-8'))}
         assert used <= ROOMS[path.stem], (path.stem, used - ROOMS[path.stem])
 
 
 def test_no_module_takes_a_private_name_of_another():
-    private = [(path.stem, *found) for path in (ROOT/'rerank_nb').glob('[!_]*.py') for found in imports(path)
-               if found[1].startswith('_')]
+    sources = {p.stem: p.read_text(encoding='utf-8') for p in (ROOT/'rerank_nb').glob('[!_]*.py')}
+    private = [(stem, *found) for stem, text in sources.items() for found in imports(text) if found[1].startswith('_')]
     assert not private
 
 
