@@ -435,14 +435,23 @@ def _parse(text, data_format, label2id, unquote=False): return FORMATS[data_form
 # %% ../nbs/00_data.ipynb #105f497c
 def guess_format(
     path, # One data file
-)->str: # 'binary', 'graded' or 'unknown'
+    scores:bool=False, # Tell 'scored' from 'binary'? A reader of labels passes a teacher's scores over
+)->str: # 'binary', 'graded', 'scored' or 'unknown'
     "Format of a file, judged by its first line that is not blank; `UserError` if there is no such file or line."
     with open(plain_file(path).path, 'rb') as f:
         first = next((t for l in f if (t := l.removeprefix(codecs.BOM_UTF8).strip(b' \r\n'))), None)
     if first is None: raise UserError(f'{path}: the file is empty, expected one example a line')
+    return 'scored' if scores and _has_scores(first) else _kind_of_line(first)
+
+def _kind_of_line(first):
     if b'\t' not in first or first.startswith(b'{"'): return 'binary' if first.startswith((b'{', b'[')) else 'unknown'
     try: return 'binary' if isinstance(json.loads(first), (dict, list)) else 'graded'
     except (ValueError, RecursionError): return 'graded'   # a query may begin with a bracket
+
+def _has_scores(first):
+    "Does a line of JSON have a score for each document?"
+    try: return bool(parse_scored(first.decode()))
+    except (LineError, UnicodeDecodeError): return False
 
 def _check_format(path, wanted):
     "`DataError` if a file is plainly of the other kind."

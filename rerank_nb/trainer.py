@@ -59,9 +59,10 @@ class TrainConfig:
         'Folder of the run: model/ (the last model), epoch_N/, metrics.jsonl, pictures, train_config.json.')
     loss_type: str = setting(
         'classfication (or classification): binary cross-entropy. regression: squared error between sigmoid(logit) and '
-        'the target of the grade. List-wise, on either format: ce, listnet, listmle, ranknet, lambda; margin_mse: '
-        "the differences of a teacher's scores, from pos_scores and neg_scores as python -m rerank_nb.scoring writes "
-        'them. See nbs/01_losses.ipynb.', 'classfication')
+        'the target of the grade. List-wise, on either format: ce, listnet, listmle, ranknet, lambda. From a '
+        "teacher's scores, pos_scores and neg_scores as python -m rerank_nb.scoring writes them: margin_mse "
+        '(differences), kl (the softmax over the list), logit_mse (each logit), and listnet and ranknet, which read '
+        'scores where the first line has them. See nbs/01_losses.ipynb.', 'classfication')
     batch_size: int = setting(
         'Query-document pairs a batch, per process; for a list-wise loss whole queries with so many pairs on average.',
         32)
@@ -160,22 +161,28 @@ def make_schedule(
 def data_format(
     loss_type:str, # A name in LOSSES
     path=None, # A file, where the loss reads more than one format
+    taught:bool=True, # To learn from, so that a teacher's scores count where a loss reads them? Else labels do
 )->str: # 'binary', 'graded' or 'scored'
     "Which file format a loss reads."
     reads = get_loss(loss_type).reads
-    found = guess_format(path) if path and len(reads) > 1 else reads[0]
+    found = guess_format(path, taught and 'scored' in reads) if path and len(reads) > 1 else reads[0]
     return found if found in reads else reads[0]
 
 # %% ../nbs/04_trainer.ipynb #c3b391c3
 REMEDIES = {   # what a training run can do about a `DataError`, by its `problem`
-    'format': 'Change the file or --loss_type: classfication and margin_mse read JSON lines, regression reads TSV, '
-              'the list-wise losses read either (all files as the first)',
+    'format': 'Change the file or --loss_type: classfication, margin_mse, kl and logit_mse read JSON lines, '
+              'regression reads TSV, the other list-wise losses read either (all files as the first)',
     'lines': 'Mend them, or train on the others with --on_bad_line skip'}
 
 # %% ../nbs/04_trainer.ipynb #opendat0
 def list_targets(label2id:dict)->dict:
     "Targets of grades as shares of a list: the lowest has none."
     return {grade: target - min(label2id.values()) for grade, target in label2id.items()}
+
+def _how_to_read(loss_type, config):
+    "What a dataset is told for a loss."
+    targets = list_targets(config.targets) if get_loss(loss_type).per == 'query' else config.targets
+    return dict(label2id=targets, on_bad_line=config.on_bad_line)
 
 def _check_comparable(loss_type, ds):
     if ds.index.stats['comparable']: return
@@ -193,15 +200,13 @@ def open_data(
     config:TrainConfig, # Settings of the run
 ): # (training PairDataset, evaluation PairDataset or None)
     "The datasets of a run; the evaluation ranks all documents of a query."
-    name, of_queries = config.loss_type, get_loss(config.loss_type).per == 'query'
-    label2id = list_targets(config.targets) if of_queries else config.targets
-    shared = dict(label2id=label2id, on_bad_line=config.on_bad_line)
+    name, judge = config.loss_type, get_loss(config.loss_type).judged_by or config.loss_type
     drawn = dict(negatives_per_query=config.negatives_per_query, seed=config.seed)
-    ds = PairDataset(config.dataset, data_format(name, config.dataset[0]), **drawn, **shared)
-    if of_queries: _check_comparable(name, ds)
+    ds = PairDataset(config.dataset, data_format(name, config.dataset[0]), **drawn, **_how_to_read(name, config))
+    if get_loss(name).per == 'query': _check_comparable(name, ds)
     if not config.eval_dataset: return ds, None
-    judge = get_loss(name).judged_by or name
-    dev = PairDataset(config.eval_dataset, data_format(judge, config.eval_dataset[0]), **shared)
+    kind = data_format(judge, config.eval_dataset[0], taught=False)
+    dev = PairDataset(config.eval_dataset, kind, **_how_to_read(judge, config))
     _check_relevant(dev)
     return ds, dev
 
@@ -241,7 +246,8 @@ def report_data(
     "Print what is in the training data, and keep it with the run."
     out = Path(config.output_dir)
     report = describe(ds, reranker.tokenizer, reranker.fit_len(config.max_len))
-    text = f"training data: {', '.join(ds.paths)}\n{report}"
+    labels = ", with a teacher's scores (pos_scores, neg_scores) for labels" * (ds.data_format == 'scored')
+    text = f"training data: {', '.join(ds.paths)}{labels}\n{report}"
     if ds.problems:
         text += f'\nskipped:\n{ds.problems}'
         skipped = [f'{p}:{n}\n' for p, lines in ds.problems.lines.items() for n in lines]

@@ -33,7 +33,10 @@ EDITS = dict(
         ('(n[:, 0] - 1).clamp_min(1)', 'n[:, 0]'),
         ('.sum(1, keepdim=True) / n) * m', '.sum(1, keepdim=True) / n)', LAWS),
         ("if get_loss(name).per == 'query'", "if get_loss(name).per != 'query'"),
-        ('torch.logit(m).expand_as(y)', 'm.expand_as(y)'),
+        ('loss.perfect(y.mean())', 'y.mean()'),
+        ('(_wide(logits) - _wide(labels))**2', '(_wide(logits) - _wide(labels)).abs()'),
+        (' - listnet(labels, labels, groups)', ''),
+        ('labels.unique(return_inverse=True)[1].to(labels.dtype)', 'labels'),
     ],
     metrics=[
         ('np.lexsort((g, -s))', 'np.lexsort((-g, -s))'),

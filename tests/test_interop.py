@@ -1,6 +1,6 @@
 "A saved folder in other hands: sentence-transformers gives the same logits."
 import pytest, torch
-from rerank_nb.losses import bce, get_loss, margin_mse
+from rerank_nb.losses import bce, get_loss, logit_mse, margin_mse
 from rerank_nb.model import CrossEncoder
 
 PAIRS = [['我喜欢中国', '我喜欢中国'], ['我喜欢美国', '我一点都不喜欢美国'],
@@ -56,7 +56,7 @@ def test_losses_are_those_of_sentence_transformers(name, theirs, tiny):
 
 
 def test_pointwise_and_teacher_losses_are_theirs(tiny):
-    "Binary cross-entropy over pairs, and margin MSE with one negative, where both mean the same."
+    "Binary cross-entropy and squared error over pairs, and margin MSE with one negative, where both mean the same."
     from sentence_transformers.cross_encoder import losses
     model = their_model(tiny['bert'])
     queries, good, bad = ['fox', 'list'], ['the fox', 'list files'], ['bread dough', 'the lazy dog']
@@ -65,8 +65,10 @@ def test_pointwise_and_teacher_losses_are_theirs(tiny):
     teacher = torch.tensor([4., -1.])   # of the good one above the bad one
     with torch.no_grad():
         pointwise = losses.BinaryCrossEntropyLoss(model)([queries, good], labels)
+        squares = losses.MSELoss(model)([queries, good], teacher)
         margins = losses.MarginMSELoss(model)([queries, good, bad], teacher)
     assert torch.allclose(bce(x, labels, torch.arange(2)).mean(), pointwise, atol=1e-6)
+    assert torch.allclose(logit_mse(x, teacher).mean(), squares, atol=1e-5)
     lists = torch.tensor([0, 1, 0, 1])
     got = margin_mse(torch.cat([x, y]), torch.cat([teacher, torch.zeros(2)]), lists).mean()
     assert torch.allclose(got, margins, atol=1e-5)

@@ -2,7 +2,7 @@
 import errno, itertools, json, math
 import numpy as np, pytest, torch
 from safetensors.torch import load_file
-from helpers import binary_file, graded_file
+from helpers import binary_file, graded_file, read_jsonl, write_jsonl
 from rerank_nb import engine, trainer
 from rerank_nb.checkpoint import rewind_folder
 from rerank_nb.data import DataError, PairBatches, PairDataset, read_label2id, shuffled
@@ -10,7 +10,7 @@ from rerank_nb.evaluation import evaluate_scores, load_lists, paired_bootstrap, 
 from rerank_nb.files import UserError, no_space
 from rerank_nb.losses import LOSSES, get_loss
 from rerank_nb.mining import choose
-from rerank_nb.model import packed_sdpa
+from rerank_nb.model import CrossEncoder, head_modules, packed_sdpa
 from rerank_nb.records import under_the_start
 from rerank_nb.tiny import tiny_model
 from rerank_nb.trainer import TrainConfig, make_schedule, open_data, run_settings, train
@@ -25,6 +25,46 @@ def test_a_list_costs_the_same_beside_longer_ones(name):
     together = get_loss(name)(LOGITS, LABELS, GROUPS)
     alone = [get_loss(name)(LOGITS[m], LABELS[m], GROUPS[m]) for m in (GROUPS == g for g in (3, 5, 7))]
     assert torch.allclose(together, torch.cat(alone), atol=1e-6)
+
+
+def scored_file(path, score, n=40):
+    "Binary lines with a teacher's scores: `score(query, doc, relevant)`."
+    rows = read_jsonl(binary_file(path, n=n))
+    def taught(r): return {f'{k}_scores': [score(r['query'], d, k == 'pos') for d in r[k]] for k in ('pos', 'neg')}
+    return write_jsonl(path, [r | taught(r) for r in rows])
+
+
+@pytest.mark.parametrize('name', sorted(n for n, loss in LOSSES.items() if 'scored' in loss.reads))
+def test_a_pupil_that_learns_nothing_of_a_teacher_is_warned_of(name, tmp_path, capsys):
+    score = lambda query, doc, relevant: 8. * relevant - len(doc) % 3
+    lessons = scored_file(tmp_path/'scored.jsonl', score)
+    dev = binary_file(tmp_path/'dev.jsonl', n=10, seed=1)
+    model = CrossEncoder.from_pretrained(tiny_model(tmp_path/'tiny', 'bert'))
+    for module in head_modules(model):
+        for p in module.parameters(): p.data.zero_()   # all pairs have one score
+    start = model.save_pretrained(tmp_path/'even')
+    history = train(TrainConfig(start, [lessons], str(tmp_path/'run'), loss_type=name, eval_dataset=[dev], lr=1e-12,
+                                epochs=10, batch_size=16, logging_steps=1, max_len=32))
+    said = capsys.readouterr().out
+    assert 'nothing is being learned' in said
+    assert "a teacher's scores (pos_scores, neg_scores) for labels" in said
+    assert all(math.isfinite(v) for r in history for v in r.values())
+
+
+@pytest.mark.parametrize('name', ['margin_mse', 'kl', 'logit_mse'])
+def test_a_teacher_that_left_a_document_out_is_named(name, tmp_path):
+    rows = read_jsonl(scored_file(tmp_path/'scored.jsonl', lambda query, doc, relevant: 1. * relevant))
+    rows[2]['neg_scores'][1] = None
+    path = write_jsonl(tmp_path/'scored.jsonl', rows)
+    with pytest.raises(DataError, match=r'scored.jsonl:3: neg_scores\[1\]: found null, expected a finite number'):
+        open_data(TrainConfig('m', [path], str(tmp_path/'run'), loss_type=name))
+
+
+@pytest.mark.parametrize('name,learned_from', [('listnet', 'scored'), ('ranknet', 'scored'), ('ce', 'binary')])
+def test_labels_judge_whatever_was_learned_from(name, learned_from, tmp_path):
+    path = scored_file(tmp_path/'scored.jsonl', lambda query, doc, relevant: -3. * relevant)
+    ds, dev = open_data(TrainConfig('m', [path], str(tmp_path/'run'), loss_type=name, eval_dataset=[path]))
+    assert (ds.data_format, dev.data_format) == (learned_from, 'binary')
 
 
 def lambda_by_hand(x, y, mu=10.):
