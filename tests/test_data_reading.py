@@ -47,7 +47,7 @@ def test_the_data_states_the_fact_and_training_the_remedy(tmp_path):
     bad, tsv = tmp_path/'bad.jsonl', tmp_path/'g.tsv'
     bad.write_text('{"query": 1}\n')
     tsv.write_text('a\tb\t3\n')
-    remedies = {bad: '--on_bad_line skip', tsv: '--loss_type: classfication, margin_mse, kl and logit_mse read JSON lines'}
+    remedies = {bad: '--on_bad_line skip', tsv: '--loss_type: classfication, margin_mse, kl and logit_mse read JSON'}
     for path, remedy in remedies.items():
         with pytest.raises(DataError) as fact: PairDataset(path, 'binary')
         assert '--' not in str(fact.value)

@@ -40,7 +40,7 @@ def test_a_pupil_that_learns_nothing_of_a_teacher_is_warned_of(name, tmp_path, c
     lessons = scored_file(tmp_path/'scored.jsonl', score)
     dev = binary_file(tmp_path/'dev.jsonl', n=10, seed=1)
     model = CrossEncoder.from_pretrained(tiny_model(tmp_path/'tiny', 'bert'))
-    for module in head_modules(model):
+    for module in head_modules(model.model):
         for p in module.parameters(): p.data.zero_()   # all pairs have one score
     start = model.save_pretrained(tmp_path/'even')
     history = train(TrainConfig(start, [lessons], str(tmp_path/'run'), loss_type=name, eval_dataset=[dev], lr=1e-12,
