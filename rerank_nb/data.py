@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['LABEL2ID', 'KINDS', 'FORMATS', 'LONG', 'OPEN_FILES', 'REMEDIES', 'DOC_SHARE', 'DataError', 'LineError', 'valid_text',
-           'scale_label', 'read_label2id', 'Example', 'parse_binary', 'parse_scored', 'columns', 'parse_graded',
-           'PlainFile', 'array_items', 'plain_file', 'spreadsheet_quotes', 'Format', 'guess_format', 'decode_line',
-           'read_lines', 'read_examples', 'Problems', 'shuffled', 'document_starts', 'LongLines', 'Index', 'scan',
-           'Lines', 'line_numbers', 'drawn', 'Pair', 'PairDataset', 'first_ones', 'as_line', 'remedied', 'open_pairs',
-           'marks', 'label_warnings', 'encode_texts', 'PairTemplate', 'pair_template', 'fit_pair', 'encode_pairs',
-           'encode_alone', 'DataReport', 'describe', 'Packed', 'pack', 'pad', 'PairBatches', 'ListBatches',
-           'PackCollator']
+           'scale_label', 'read_label2id', 'Example', 'parse_binary', 'scores_beside', 'parse_scored', 'columns',
+           'parse_graded', 'PlainFile', 'array_items', 'plain_file', 'spreadsheet_quotes', 'Format', 'guess_format',
+           'decode_line', 'read_lines', 'read_examples', 'Problems', 'shuffled', 'document_starts', 'LongLines',
+           'Index', 'scan', 'Lines', 'line_numbers', 'drawn', 'Pair', 'PairDataset', 'first_ones', 'as_line',
+           'remedied', 'open_pairs', 'marks', 'label_warnings', 'encode_texts', 'PairTemplate', 'pair_template',
+           'fit_pair', 'encode_pairs', 'encode_alone', 'DataReport', 'describe', 'Packed', 'pack', 'pad', 'PairBatches',
+           'ListBatches', 'PackCollator']
 
 # %% ../nbs/00_data.ipynb #c23735f9
 import codecs, gzip, io, json, math, os, re, shutil, stat, tempfile, warnings, zlib
@@ -135,24 +135,31 @@ def parse_binary(
     return Example(query, pos + neg, targets, len(pos), extra=extra)
 
 # %% ../nbs/00_data.ipynb #86987a0d
-def _scores(found, key, n):
+def _scores(found, key, n, way_out=''):
     "The scores of `n` documents under a key; `LineError` if what stands there is something else."
     if not isinstance(found, list) or len(found) != n:
-        expected = f'a list of {n} numbers, one a document (python -m rerank_nb.scoring writes it)'
+        expected = f'a list of {n} numbers, one a document{way_out}'
         raise LineError(key, 'no such key' if found is None else _show(found), expected)
     for i, s in enumerate(found):
         finite = type(s) in (int, float) and -1e30 < s < 1e30
         if not finite: raise LineError(f'{key}[{i}]', _show(s), 'a finite number')
     return [float(s) for s in found]
 
+def scores_beside(
+    ex:Example, # A line of binary data
+    name:str, # The scores stand under 'pos_' and 'neg_' with this name
+    way_out:str='', # Added to what was expected
+)->list: # One number a document
+    "What a line's keys say of each document; `LineError` unless there is a finite number for each."
+    sides = dict(pos=ex.n_pos, neg=len(ex.docs) - ex.n_pos)
+    return [s for k, n in sides.items() for s in _scores(ex.extra.get(f'{k}_{name}'), f'{k}_{name}', n, way_out)]
+
 def parse_scored(
     text:str, # One line of binary data with "pos_scores" and "neg_scores": a number a document
 )->Example:
     "The example on a line of binary data with a teacher's scores as targets; `LineError` says what is wrong with it."
     ex = parse_binary(text)
-    pos = _scores(ex.extra.get('pos_scores'), 'pos_scores', ex.n_pos)
-    neg = _scores(ex.extra.get('neg_scores'), 'neg_scores', len(ex.docs) - ex.n_pos)
-    return replace(ex, targets=pos + neg)
+    return replace(ex, targets=scores_beside(ex, 'scores', ' (python -m rerank_nb.scoring writes it)'))
 
 # %% ../nbs/00_data.ipynb #1a8e042c
 _FIELDS = re.compile(r'(?:\A|\t)("[^"]*+(?:""[^"]*+)*+"|[^\t]*+)')
@@ -1009,6 +1016,23 @@ def pair_groups(self:PairDataset)->np.ndarray: # (pairs,) int64
 def doc_ids(self:PairDataset)->np.ndarray: # (pairs,) int64
     "Numbers that tell documents apart: equal texts have equal ones. Reads each line once."
     return np.fromiter((hash(p.doc) for p in self), np.int64, len(self))
+
+# %% ../nbs/00_data.ipynb #d0besid1
+@patch
+def line_scores(self:PairDataset,
+    name:str, # They stand under 'pos_' and 'neg_' with this name
+)->np.ndarray: # (pairs,) float64 with all negatives, or None if no line has them
+    "Scores that the lines carry; `DataError` names the lines without. Reads each line once."
+    if FORMATS[self.data_format].table: return None
+    out, problems, found = array('d'), Problems(), False
+    for p in self.paths:
+        for _, ex in read_examples(p, self.data_format, on_problem=lambda *_: None):
+            found = found or f'pos_{name}' in ex.extra or f'neg_{name}' in ex.extra
+            try: out.extend(scores_beside(ex, name))
+            except LineError as e: problems(plain_file(p), ex.line, e)
+    if not found: return None
+    if problems: raise DataError(f'{problems}\nlines without {name}: {len(problems):,}; all lines have them or none')
+    return np.array(out)
 
 # %% ../nbs/00_data.ipynb #d0epoch1
 @patch

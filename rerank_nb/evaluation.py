@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'OUTPUTS', 'load_lists', 'judged', 'evaluate_scores', 'write_files', 'paired_bootstrap', 'compare',
-           'suspects', 'EvaluationConfig', 'score_file', 'table', 'evaluate', 'main']
+           'first_stage_scores', 'fuse_lists', 'rows_table', 'beside', 'suspects', 'EvaluationConfig', 'score_file',
+           'table', 'evaluate', 'main']
 
 # %% ../nbs/06_evaluation.ipynb #99f1a665
-import json
+import itertools, json
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ import numpy as np
 import torch
 from .files import UserError, atomic_file, run_with_settings, setting, try_output, writing
 from .data import PairDataset, open_pairs
-from .metrics import judged_once, ranking_metrics
+from .metrics import fuse, judged_once, ranking_metrics
+from .mining import BM25
 from .model import CrossEncoder, precision_for, precision_setting, trust_setting
 
 # %% ../nbs/06_evaluation.ipynb #ff4eab0d
@@ -160,11 +162,17 @@ def _lost_and_gained(d, texts, top):
     say = lambda some: [f'  {d[i]:+.3f}  {texts[i]}' for i in some] + ['']
     return ['lost most (NDCG@10)', *say(lost), 'gained most', *say(gained)]
 
-def _difference(a, b, k):
-    "A metric of two evaluations in a line, with the interval of the difference and its mark."
+def _interval(a, b, k):
+    "How much more of a metric `b` has than `a`, with the interval and its mark."
     mean, lo, hi = paired_bootstrap(a['per_query'][k], b['per_query'][k])
     mark = '  *' if lo > 0 or hi < 0 else ''
-    return f'{k:<11}{a[k]:9.4f}{b[k]:9.4f}{mean:+12.4f}  {lo:+.4f} to {hi:+.4f}{mark}'
+    return f'{mean:+12.4f}  {lo:+.4f} to {hi:+.4f}{mark}'
+
+def _legend(rows, queries):
+    "What stands below rows with intervals."
+    starred = any(row.endswith('*') for row in rows)
+    few = ['fewer than 20 queries: an interval from so few is too narrow'] if queries < 20 else []
+    return ['* the interval does not contain 0' if starred else 'every interval contains 0', *few]
 
 def compare(
     a:dict, # `evaluate_scores` of the one
@@ -177,11 +185,50 @@ def compare(
     queries = np.count_nonzero(~np.isnan(d))
     lines = _lost_and_gained(d, [texts[int(g)] for g in a['per_query']['group']], top)
     lines.append(f"{'':<11}{'baseline':>9}{'model':>9}{'difference':>12}  95% interval, {queries} queries")
-    rows = [_difference(a, b, k) for k in METRICS]
-    starred = any(row.endswith('*') for row in rows)
-    lines += [*rows, '', '* the interval does not contain 0' if starred else 'every interval contains 0']
-    if queries < 20: lines.append('fewer than 20 queries: an interval from so few is too narrow')
-    return '\n'.join(lines)
+    rows = [f'{k:<11}{a[k]:9.4f}{b[k]:9.4f}{_interval(a, b, k)}' for k in METRICS]
+    return '\n'.join([*lines, *rows, '', *_legend(rows, queries)])
+
+# %% ../nbs/06_evaluation.ipynb #stagecd0
+def first_stage_scores(
+    ds:PairDataset, # From `load_lists`
+    first_stage:str=None, # 'bm25': over the file's documents; None: what its lines carry
+)->np.ndarray: # (N,) one score a pair, or None where there are none
+    "The scores of the search before the reranker; `DataError` where some lines have them and others not."
+    if first_stage is None: return ds.line_scores('first_stage_scores')
+    if first_stage == 'bm25': return BM25().score_pairs(list(ds.texts()))
+    raise UserError(f'first_stage: found {first_stage!r}, expected bm25 or nothing')
+
+def fuse_lists(
+    first, # (N,) scores of the first stage
+    scores, # (N,) logits of a reranker
+    ds:PairDataset, # From `load_lists`
+    weight:float=.5, # Of the reranker
+)->np.ndarray: # (N,) float64; 0 where a document stands there again
+    "`fuse` over the lists in which each document stands once, as they are measured."
+    keep, out = judged(ds)[0], np.zeros(len(ds))
+    of_first, of_reranker = _checked(first, ds)[keep], _checked(scores, ds)[keep]
+    out[keep] = fuse(of_first, of_reranker, ds.pair_groups()[keep], weight)
+    return out
+
+# %% ../nbs/06_evaluation.ipynb #stagecd1
+def rows_table(
+    rows:dict, # What was measured -> `evaluate_scores` of it, on the same file
+)->str:
+    "The means of several evaluations, a line each."
+    def line(name, values): return f'{name:<24}' + ''.join(f'{v:>11}' for v in values)
+    means = [line(name, [f'{found[k]:.4f}' for k in METRICS]) for name, found in rows.items()]
+    return '\n'.join([line('', METRICS), *means])
+
+def beside(
+    rows:dict, # What was measured -> `evaluate_scores` of it, on the same file
+    k:str='ndcg@10', # Whose differences
+)->str:
+    "The means, then how much more each row has than each above it, with the interval."
+    queries = np.count_nonzero(~np.isnan(next(iter(rows.values()))['per_query'][k]))
+    twos = itertools.combinations(rows, 2)
+    lines = [f"{f'{b} - {a}':<24}{_interval(rows[a], rows[b], k)}" for a, b in twos]
+    head = f"{k:<24}{'difference':>12}  95% interval, {queries} queries"
+    return '\n'.join([rows_table(rows), '', head, *lines, '', *_legend(lines, queries)])
 
 # %% ../nbs/06_evaluation.ipynb #5e825dd0
 def _doubts(labels, scores):
@@ -215,6 +262,10 @@ class EvaluationConfig:
         'comparison.txt (every query that gained or lost, and the table) and the same files in baseline/.')
     baseline: str | None = setting('A second model: differences with paired bootstrap intervals, '
         'queries that gained and lost.', None)
+    first_stage: str | None = setting(
+        'bm25: rows for BM25 on the documents of the file and for its fusion with the model. Unset: the same for the '
+        'scores that lines carry as pos_first_stage_scores and neg_first_stage_scores, where they do. They go to '
+        'first_stage.txt, first_stage/ and fusion/.', None, choices=['bm25'])
     label2id: str | None = setting('Grade -> target for graded data, as JSON or the path of a JSON file.', None)
     batch_size: int = setting('Most pairs that go through the network at once.', 128, at_least=1)
     max_len: int = setting('Longest pair in tokens.', 512, at_least=1)
@@ -248,36 +299,55 @@ def table(
     return '\n'.join(rows + ([f'without a relevant document, not counted: {n}'] if n else []))
 
 # %% ../nbs/06_evaluation.ipynb #7fc2ac3c
-def _measure(model, ds, folder, name, failed, **kwargs):
-    "Score the pairs with a model, and write what was measured; a file that cannot be written is noted."
-    scores = score_file(model, ds, **kwargs)
+def _measure(scores, ds, folder, name, failed):
+    "Write what scores come to; a file that cannot be written is noted."
     found = evaluate_scores(scores, ds)
     with _noted(failed): write_files(folder, ds, scores, found, name)
     return found
 
-def _write_comparison(path, *args, **kwargs):
-    with atomic_file(path) as f: f.write(compare(*args, **kwargs) + '\n')
+def _write_text(path, text):
+    with atomic_file(path) as f: f.write(text + '\n')
 
+def _put_beside(first, scores, found, ds, out, failed):
+    "Print and write what the first stage and its fusion with a model come to."
+    both = fuse_lists(first, scores, ds)
+    rows = {'first stage': _measure(first, ds, out/'first_stage', 'first_stage', failed), 'reranker': found,
+            'fusion': _measure(both, ds, out/'fusion', 'fusion', failed)}
+    print('\n' + beside(rows))
+    with _noted(failed): _write_text(out/'first_stage.txt', beside(rows))
+
+def _compare_with(baseline, found, ds, out, failed, **kwargs):
+    "Print and write what a second model comes to."
+    before = _measure(score_file(baseline, ds, **kwargs), ds, out/'baseline', 'baseline', failed)
+    print('\n' + compare(before, found, ds))
+    with _noted(failed): _write_text(out/'comparison.txt', compare(before, found, ds, top=len(ds)))
+
+def _outputs(out, baseline, staged):
+    "All files of an evaluation."
+    folders = [out, *[out/'baseline']*bool(baseline), *[out/'first_stage', out/'fusion']*staged]
+    texts = [*[out/'comparison.txt']*bool(baseline), *[out/'first_stage.txt']*staged]
+    return [folder/n for folder in folders for n in OUTPUTS] + texts
+
+# %% ../nbs/06_evaluation.ipynb #evalmain
 def evaluate(
     model, # Folder of a reranker, or its name on the hub
     dataset, # Binary JSON lines or graded TSV: a path or several
     output_dir, # For the files of `write_files`
     baseline=None, # A second model, to compare with
+    first_stage=None, # See `first_stage_scores`
     label2id=None, # See `load_lists`
     **kwargs, # Passed on to `score_file`
 )->dict: # From `evaluate_scores`
-    "Measure a model on a file, and with a baseline the difference."
-    out, failed = Path(output_dir), []
-    theirs = [out/'baseline'/n for n in OUTPUTS] + [out/'comparison.txt'] if baseline else []
-    try_output(*(out/n for n in OUTPUTS), *theirs)
-    ds = load_lists(dataset, label2id)
+    "Measure a model on a file, with a baseline the difference, and with a first stage their fusion."
+    out, failed, ds = Path(output_dir), [], load_lists(dataset, label2id)
     for w in ds.warnings: print(f'warning: {w}')
-    found = _measure(model, ds, out, 'rerank_nb', failed, **kwargs)
+    first = first_stage_scores(ds, first_stage)
+    try_output(*_outputs(out, baseline, first is not None))
+    scores = score_file(model, ds, **kwargs)
+    found = _measure(scores, ds, out, 'rerank_nb', failed)
     print(table(found))
-    if baseline:
-        before = _measure(baseline, ds, out/'baseline', 'baseline', failed, **kwargs)
-        print('\n' + compare(before, found, ds))
-        with _noted(failed): _write_comparison(out/'comparison.txt', before, found, ds, top=len(ds))
+    if first is not None: _put_beside(first, scores, found, ds, out, failed)
+    if baseline: _compare_with(baseline, found, ds, out, failed, **kwargs)
     if failed: raise UserError('; '.join(failed))
     return found
 

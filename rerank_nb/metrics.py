@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['gains_of', 'ranked_gains', 'ndcg_at_k', 'mrr_at_k', 'average_precision', 'recall_at_k', 'ranking_metrics',
-           'judged_once', 'calibration', 'plot_calibration']
+           'judged_once', 'standardise', 'fuse', 'fuse_ranks', 'calibration', 'plot_calibration']
 
 # %% ../nbs/02_metrics.ipynb #03f6514c
 import numpy as np
@@ -82,6 +82,12 @@ def _one_each(**arrays):
     found = ', '.join(f'{len(v)} {name}' for name, v in arrays.items())
     if len({len(v) for v in arrays.values()}) > 1: raise ValueError(f'{found}: expected one of each a pair')
 
+def _lists(q):
+    "The numbers of the queries, rising, and the places of each one's pairs."
+    order = np.argsort(q, kind='stable')
+    ids, starts = np.unique(q[order], return_index=True)
+    return ids, np.split(order, starts[1:]) if len(ids) else []
+
 def _of_list(s, g, k): return ndcg_at_k(s, g, k), mrr_at_k(s, g, k), average_precision(s, g), recall_at_k(s, g, k)
 
 def ranking_metrics(
@@ -94,9 +100,7 @@ def ranking_metrics(
     "Means over the queries that have a relevant document; nan if there is none."
     s, g, q = _array(scores, np.float64), _array(gains), _array(groups)
     _one_each(scores=s, gains=g, groups=q)
-    order = np.argsort(q, kind='stable')
-    ids, starts = np.unique(q[order], return_index=True)
-    lists = np.split(order, starts[1:]) if len(ids) else []
+    ids, lists = _lists(q)
     rows = np.array([_of_list(s[i], g[i], k) for i in lists]).reshape(-1, 4)
     names, has = (f'ndcg@{k}', f'mrr@{k}', 'map', f'recall@{k}'), ~np.isnan(rows[:, 0])
     out = {n: float(v) for n, v in zip(names, rows[has].mean(0) if has.any() else [float('nan')]*4)}
@@ -119,6 +123,54 @@ def judged_once(
     places, best = order[starts], np.maximum.reduceat(g[order], starts)
     rising = np.argsort(places)
     return places[rising], best[rising]
+
+# %% ../nbs/02_metrics.ipynb #fusecod0
+def _finite(name, scores):
+    "Scores as float64; `ValueError` if one is no finite number."
+    s = _array(scores, np.float64)
+    bad = np.flatnonzero(~np.isfinite(s))
+    if len(bad): raise ValueError(f'{name}: score {bad[0]} is {s[bad[0]]}, expected a finite number')
+    return s
+
+def standardise(
+    scores, # (N,) finite scores of all pairs
+    groups, # (N,) which query a pair belongs to, in any order
+)->np.ndarray: # (N,) float64
+    "Scores with mean 0 and standard deviation 1 in each list; zeros where a list's scores are all equal."
+    s, q = _finite('scores', scores), _array(groups)
+    _one_each(scores=s, groups=q)
+    out = np.zeros(len(s))
+    for i in _lists(q)[1]:
+        if s[i].max() > s[i].min(): out[i] = (s[i] - s[i].mean()) / s[i].std()
+    return out
+
+def fuse(
+    first, # (N,) finite scores of the one, larger is better
+    second, # (N,) of the other, on any scale
+    groups, # (N,) which query a pair belongs to, in any order
+    weight:float=.5, # Of the second; the first has the rest
+)->np.ndarray: # (N,) float64, larger is better
+    "Mean of two scores, each standardised within its list (Fox & Shaw 1994)."
+    _one_each(first=_array(first), second=_array(second), groups=_array(groups))
+    both = (1 - weight) * standardise(first, groups) + weight * standardise(second, groups)
+    return both.round(9) + 0.   # else rounding errors would decide between equal ones; no -0
+
+# %% ../nbs/02_metrics.ipynb #rrfcode0
+def _reciprocal_ranks(scores, groups, k):
+    s, q = _finite('scores', scores), _array(groups)
+    out = np.zeros(len(s))
+    for i in _lists(q)[1]: out[i] = 1 / (k + len(i) - np.searchsorted(np.sort(s[i]), s[i]))
+    return out
+
+def fuse_ranks(
+    first, # (N,) finite scores of the one, larger is better
+    second, # (N,) of the other
+    groups, # (N,) which query a pair belongs to, in any order
+    k:int=60, # The larger, the less the first places stand out
+)->np.ndarray: # (N,) float64, larger is better
+    "Reciprocal rank fusion (Cormack et al. 2009)."
+    _one_each(first=_array(first), second=_array(second), groups=_array(groups))
+    return _reciprocal_ranks(first, groups, k) + _reciprocal_ranks(second, groups, k)
 
 # %% ../nbs/02_metrics.ipynb #78c67878
 def calibration(

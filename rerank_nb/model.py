@@ -17,6 +17,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Callable, NamedTuple
 from huggingface_hub.constants import is_offline_mode
+import numpy as np
 import torch, torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
@@ -28,6 +29,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from transformers.utils import logging as hf_logging
 from .data import Packed, PackCollator, encode_pairs, pack, pad, pair_template
 from .files import UserError, atomic_folder, patch, setting
+from .metrics import fuse
 
 # %% ../nbs/03_model.ipynb #954e1fe1
 def _pooled_head(model, first): return model.classifier(model.dropout(model.base_model.pooler(first)))
@@ -694,19 +696,35 @@ def trust_setting():
     return setting('Run Python code that comes with a model.', False)
 
 # %% ../nbs/03_model.ipynb #2141eeb6
+def _one_a_doc(scores, n):
+    "Scores of a first stage as float64; `UserError` unless there is a finite number for each of `n` docs."
+    try:
+        scores = list(scores)
+        s = np.array([float('nan') if x is None else float(x) for x in scores], np.float64)
+    except (TypeError, ValueError) as e:
+        raise UserError(f'first_stage: found {scores!r:.60} ({e}), expected a number for each doc') from None
+    if len(s) != n: raise UserError(f'first_stage: found {len(s)} scores for {n} docs, expected one for each doc')
+    bad = np.flatnonzero(~np.isfinite(s))
+    if len(bad): raise UserError(f'first_stage[{bad[0]}]: found {scores[bad[0]]}, expected a finite number')
+    return s
+
 @patch
 def rank(self:CrossEncoder,
     query:str, # What is asked
     docs, # Texts to put in order
     top_k:int=None, # How many to return; None returns all
+    first_stage=None, # One score a doc of the search that found them, larger is better: `fuse` it with ours
     **kwargs, # Passed on to `compute_score`
-)->list: # [{'corpus_id': place in docs, 'score': 0-1, 'text': doc}, ...], best first
+)->list: # [{'corpus_id': place in docs, 'score': 0-1, 'text': doc}, ...], best first; 'fused' with a first stage
     "Put documents in order of their score. The keys are those of sentence-transformers' `rank`."
     docs = list(docs)
+    found_by = None if first_stage is None else _one_a_doc(first_stage, len(docs))
     logits = self.compute_score([[query, d] for d in docs], **kwargs)
-    order = torch.sort(logits, descending=True, stable=True).indices   # sigmoids of large logits are equal
+    by = logits if found_by is None else torch.from_numpy(fuse(found_by, logits, [0]*len(docs)))
+    order = torch.sort(by, descending=True, stable=True).indices   # sigmoids of large logits are equal
     scores = torch.sigmoid(logits).tolist()
-    return [dict(corpus_id=i, score=scores[i], text=docs[i]) for i in order.tolist()[:top_k]]
+    def row(i): return dict(corpus_id=i, score=scores[i]) | ({} if found_by is None else dict(fused=by[i].item()))
+    return [row(i) | dict(text=docs[i]) for i in order.tolist()[:top_k]]
 
 # %% ../nbs/03_model.ipynb #a9d457ce
 MODEL_FILE = re.compile(

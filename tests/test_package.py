@@ -57,11 +57,12 @@ READS, MODEL = {'files', 'data'}, {'files', 'data', 'model'}
 ROOMS = {   # module -> what it may import of ours
     'files': set(), 'losses': set(), 'metrics': set(), 'tiny': set(),
     'data': {'files'}, 'engine': {'files'}, 'playground': {'files'},
-    'model': READS, 'base': MODEL, 'checkpoint': {'files', 'engine'}, 'parts': {'files', 'engine'},
+    'model': READS | {'metrics'}, 'base': MODEL, 'checkpoint': {'files', 'engine'}, 'parts': {'files', 'engine'},
     'records': {'files', 'losses', 'metrics'},
     'trainer': MODEL | {'checkpoint', 'engine', 'losses', 'metrics', 'records'},
     'train_reranker': {'files', 'engine', 'trainer'},
-    'evaluation': MODEL | {'metrics'}, 'scoring': MODEL | {'engine', 'parts'}, 'mining': MODEL | {'engine', 'parts'}}
+    'evaluation': MODEL | {'metrics', 'mining'},
+    'scoring': MODEL | {'engine', 'parts'}, 'mining': MODEL | {'engine', 'parts'}}
 
 
 def imports(text):
