@@ -20,10 +20,11 @@ setup(
     author_email=cfg['author_email'],
     url=cfg['git_url'],
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
-    include_package_data=True,
+    include_package_data=True,   # rerank_nb/start.safetensors, which MANIFEST.in names
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
-    extras_require={'dev': cfg['dev_requirements'].split(), 'mining': cfg['mining_requirements'].split()},
+    extras_require={'dev': cfg['dev_requirements'].split(), 'mining': cfg['mining_requirements'].split(),
+                    'english': cfg['english_requirements'].split()},
     entry_points={'nbdev': [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
     zip_safe=False,
 )

@@ -1,33 +1,30 @@
-"""What does each loss do to a ranked list, and what does sentence-transformers make of the same data?
+"""What does each loss make of the start, and what does sentence-transformers make of the same data?
 
     python benchmarks/quality.py [--data example] [--contenders classfication ce ...] [--seeds 0 1 2]
     python benchmarks/quality.py --data debian --contenders classfication ce listnet ...
     python benchmarks/quality.py --data debian_all --contenders ce --seeds 0
+    python benchmarks/quality.py --data debian_all --contenders          # what the start knows, no training
 
-The first takes half an hour on 2 cores; a second call does what is missing. The second takes an hour: man pages, see
-debian_docs.py; all contenders but listmle are on record. The third has up to 200 queries of each kind: man pages,
-package descriptions, handbooks and FAQs; an hour, the taught start included.
+A second call does what is missing. The second command is about man pages, see debian_docs.py; the third has up to 200
+queries of each kind: man pages, package descriptions, handbooks and FAQs.
 
-Start: the default base with all twelve layers, whose head is first taught by the base's own cosines over the training
-texts, once, for all (no label is read). Then every contender sees all pairs of the training file once or twice
-(`LESSONS`), in batches of 30 pairs (whole queries for a list-wise loss), so the steps are the same, with the same rate,
-schedule and seeds; sentence-transformers trains with its BinaryCrossEntropyLoss. Reported is NDCG@10: a query's value
-is its mean over the seeds, intervals are paired bootstraps over the queries.
+Start: the reranker of `python -m rerank_nb.base`, or `--start FOLDER`. Every contender sees all pairs of the training
+file once or twice (`LESSONS`), in batches of 30 pairs (whole queries for a list-wise loss), so the steps are the same,
+with the same rate, schedule and seeds; sentence-transformers trains with its BinaryCrossEntropyLoss. Reported is
+NDCG@10: a query's value is its mean over the seeds, intervals are paired bootstraps over the queries.
 """
 import argparse, contextlib, io, json, sys, tempfile, time
 from functools import partial
 import numpy as np, torch
 from common import ROOT, machine, save
 from debian_docs import build, is_chinese
-from rerank_nb.base import cosine_scores, make_base, write_teacher
+from rerank_nb.base import cosine_scores, make_base
 from rerank_nb.files import checksum
 from rerank_nb.data import read_examples
 from rerank_nb.evaluation import evaluate_scores, load_lists, paired_bootstrap
 from rerank_nb.mining import BM25
 from rerank_nb.model import CrossEncoder
 from rerank_nb.trainer import TrainConfig, train
-sys.path.insert(0, str(ROOT/'examples'))
-from zh_en import DATA as EXAMPLE, SETTINGS, teach
 
 THEIRS = 'sentence-transformers'
 CONTENDERS = ['classfication', 'ce', 'listnet', 'listmle', 'ranknet', 'lambda', THEIRS]
@@ -35,47 +32,32 @@ MAX_LEN, BATCH = 160, 30
 QUIET = dict(max_len=MAX_LEN, save_on_epoch_end=False, overwrite_output_dir=True)
 LESSONS = dict(example=(3e-5, 2), debian=(5e-5, 1), debian_all=(5e-5, 2))      # learning rate, epochs
 OUT = ROOT/'output/quality'
-BASE = ROOT/'models/me5-small-zh-en'
-
-
-def taught_on_man_pages(file, out):
-    "Folder of the taught start."
-    if not (out/'taught/model/config.json').exists():
-        (out/'taught').mkdir(parents=True, exist_ok=True)
-        texts = [ex for _, ex in read_examples(file)]
-        label2id = json.dumps(write_teacher(BASE, texts, out/'teacher.tsv', others=5))
-        lesson = dict(loss_type='regression', label2id=label2id, lr=8e-5, epochs=2)
-        train(TrainConfig(BASE, out/'teacher.tsv', out/'taught', **lesson, **QUIET))
-    return out/'taught/model'
+EXAMPLE = ROOT/'example_data/whole'
+BASE, START = ROOT/'models/me5-small-zh-en', ROOT/'models/reranker-zh-en'
 
 
 def debian(everything=False):
-    """(training file, {name: dev lists}, folder of the taught start); with everything there are up to 200 training
-    lists of each kind, and dev lists of books and packages too, but the start is the same."""
+    "(training file, {name: dev lists}); with everything up to 200 training lists of each kind, books and packages too."
     data = ROOT/'output/debian_docs'
     print(build(data), flush=True)
-    start = taught_on_man_pages(data/'train.jsonl', OUT/'debian')
     names = dict(en='English', zh='Chinese', zhen='Chinese to English')
     if everything:
         data = ROOT/'output/debian_docs_all'
         print(build(data, everything=True, train_queries=200, dev_queries=40), flush=True)
         names |= {f'{kind}_{k}': f'{v}, {kind}s' for kind in ('book', 'package') for k, v in names.items()}
-        (OUT/'debian_all').mkdir(exist_ok=True)
     dev = {name: load_lists(data/f'dev_{k}.jsonl') for k, name in names.items()}
-    return data/'train.jsonl', dev, start
+    return data/'train.jsonl', dev
 
 
 def example():
-    "The same for example_data, which shares its taught start with `make train`."
-    start, out = ROOT/'output/example/teacher/model', OUT/'example'
-    out.mkdir(parents=True, exist_ok=True)
-    if not (start/'config.json').exists(): teach(str(BASE), str(ROOT/'output/example'), SETTINGS['teacher'])
-    lines = (EXAMPLE/'whole/binary_dev.jsonl').read_text(encoding='utf-8').splitlines(True)
+    "The same for example_data."
+    out = OUT/'example'
+    lines = (EXAMPLE/'binary_dev.jsonl').read_text(encoding='utf-8').splitlines(True)
     for name, chinese in (('zh', True), ('en', False)):
         text = ''.join(l for l in lines if is_chinese(json.loads(l)['query']) == chinese)
         (out/f'dev_{name}.jsonl').write_text(text, encoding='utf-8')
     dev = {'English': load_lists(out/'dev_en.jsonl'), 'Chinese': load_lists(out/'dev_zh.jsonl')}
-    return EXAMPLE/'binary_train.jsonl', dev, start
+    return EXAMPLE/'binary_train.jsonl', dev
 
 
 def values(score, dev):
@@ -91,7 +73,6 @@ def bm25(pairs): return BM25().score_pairs(pairs)
 
 def reranker(folder):
     m = CrossEncoder.from_pretrained(folder)
-    m.new_head = False
     return lambda pairs: m.compute_score(pairs, max_len=MAX_LEN, progress=False)
 
 
@@ -121,7 +102,8 @@ def theirs(start, file, seed, lr, epochs):
 def run(name, seed, data, file, dev, start):
     "One contender with one seed: per-query values, from disk if they are there."
     lr, epochs = LESSONS[data]
-    lesson = f'{checksum(file):08x}-{lr:g}-{epochs}'      # other data or another lesson is another run
+    marks = [f'{checksum(p):08x}' for p in (file, f'{start}/model.safetensors')]
+    lesson = '-'.join([*marks, f'{lr:g}', f'{epochs}'])      # other data, start or lesson: another run
     path = OUT/f'{data}/{name}-{seed}-{lesson}.json'
     if not path.exists():
         began = time.time()
@@ -138,18 +120,16 @@ def run(name, seed, data, file, dev, start):
 
 def untrained(dev, start):
     "Per-query values of what stands beside the contenders."
-    torch.manual_seed(42)      # the head is random
     return {
         'BM25': values(bm25, dev),
         "the base's cosine": values(lambda pairs: cosine_scores(BASE, pairs), dev),
-        'before: a fresh head': values(reranker(BASE), dev),
-        'taught by the cosine': values(reranker(start), dev)}
+        'the start': values(reranker(start), dev)}
 
 
 def keep_scores(start, runs):
     "Every dev pair's score, in the order of the file, for the tutorial on errors."
-    pairs = [[p.query, p.doc] for p in load_lists(EXAMPLE/'binary_dev.jsonl')]
-    scores = {"the base's cosine": cosine_scores(BASE, pairs), 'taught by the cosine': reranker(start)(pairs)}
+    pairs = [[p.query, p.doc] for p in load_lists(ROOT/'example_data/binary_dev.jsonl')]
+    scores = {"the base's cosine": cosine_scores(BASE, pairs), 'the start': reranker(start)(pairs)}
     for name, seed in runs: scores[name] = reranker(OUT/f'example/{name}-{seed}/model')(pairs)
     save('example_dev_scores', dict(scores={n: [round(float(x), 4) for x in s] for n, s in scores.items()}))
 
@@ -183,7 +163,7 @@ def difference_cells(found, other):
 
 def report(rows, spread, first, dev):
     "The tables: means of all, and differences of the first contender to the others."
-    seeds, queries = len(spread[first]), ', '.join(f'{len(v)} {k}' for k, v in rows['BM25'].items())
+    seeds, queries = len(spread.get(first, '')), ', '.join(f'{len(v)} {k}' for k, v in rows['BM25'].items())
     print(f'\n{machine()}\nNDCG@10, {seeds} seeds, {queries} queries\n')
     print(table(' ', dev, {n: mean_cells(v, spread.get(n)) for n, v in rows.items()}))
     print(f'\n± half the range between seeds. '
@@ -195,26 +175,31 @@ def report(rows, spread, first, dev):
 def arguments():
     p = argparse.ArgumentParser()
     p.add_argument('--data', choices=list(LESSONS), default='example')
-    p.add_argument('--contenders', nargs='+', default=CONTENDERS)
+    p.add_argument('--start', type=Path, default=START)
+    p.add_argument('--contenders', nargs='*', default=CONTENDERS)
     p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     return p.parse_args()
 
 
 def main():
     a = arguments()
-    make_base(BASE)
+    make_base(BASE, reranker=False)
+    if a.start == START: make_base(START)
+    (OUT/a.data).mkdir(parents=True, exist_ok=True)
     sources = dict(example=example, debian=debian, debian_all=partial(debian, everything=True))
-    file, dev, start = sources[a.data]()
-    rows, spread = untrained(dev, start), {n: [] for n in a.contenders}
+    file, dev = sources[a.data]()
+    rows, spread = untrained(dev, a.start), {n: [] for n in a.contenders}
     for n, v in rows.items(): print(n, {k: round(float(np.mean(x)), 3) for k, x in v.items()}, flush=True)
     for seed in a.seeds:
-        for n in a.contenders: spread[n].append(run(n, seed, a.data, file, dev, start))
+        for n in a.contenders: spread[n].append(run(n, seed, a.data, file, dev, a.start))
     rows |= {n: {k: np.mean([v[k] for v in seeds], axis=0) for k in dev} for n, seeds in spread.items()}
-    report(rows, spread, a.contenders[0], dev)
-    if a.data == 'example': keep_scores(start, [(n, a.seeds[0]) for n in a.contenders[:2] if n != THEIRS])
+    report(rows, spread, [*a.contenders, 'the start'][0], dev)
+    ours = [(n, a.seeds[0]) for n in a.contenders[:2] if n != THEIRS]
+    if a.data == 'example' and ours: keep_scores(a.start, ours)
     ndcg = {n: {k: round(float(np.mean(x)), 4) for k, x in v.items()} for n, v in rows.items()}
     per_query = {n: {k: np.round(x, 4).tolist() for k, x in v.items()} for n, v in rows.items()}
-    save(f'quality_{a.data}', dict(seeds=a.seeds, ndcg=ndcg, per_query=per_query))
+    kind = 'quality' if a.contenders else 'start'
+    save(f'{kind}_{a.data}', dict(seeds=a.seeds, ndcg=ndcg, per_query=per_query))
 
 
 if __name__ == '__main__': main()

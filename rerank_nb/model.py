@@ -6,7 +6,8 @@
 __all__ = ['FAMILIES', 'HALF', 'MAX_TOKENS', 'UNTRAINED', 'MODEL_FILE', 'SAVED_FILES', 'Family', 'family', 'can_pack',
            'position_start', 'head_modules', 'settle_padding', 'CrossEncoder', 'packed_sdpa', 'packed_varlen',
            'packed_attention', 'dropout', 'Dropout', 'use_dropout', 'check_tokenizer', 'token_batches', 'evaluating',
-           'precision_for', 'precision_setting', 'trust_setting', 'files_in', 'not_ours', 'spread_layers']
+           'precision_for', 'precision_setting', 'trust_setting', 'files_in', 'not_ours', 'spread_layers',
+           'average_models']
 
 # %% ../nbs/03_model.ipynb #b5d3b726
 import inspect, json, os, re, threading, warnings
@@ -815,3 +816,24 @@ def keep_layers(self:CrossEncoder,
     if getattr(config, 'layer_types', None): config.layer_types = [config.layer_types[i] for i in keep]
     config.num_hidden_layers = n
     return self
+
+# %% ../nbs/03_model.ipynb #meanof00
+def average_models(
+    folders, # Folders of models that began at the same weights
+    output_dir, # Folder to write
+    shares=None, # What each counts, summing to 1; None: all alike
+)->str: # The folder
+    "Save a model whose weights are the mean of others'; `UserError` if they are not of one shape."
+    shares = shares or [1 / len(folders)] * len(folders)
+    if len(shares) != len(folders) or abs(sum(shares) - 1) > 1e-6:
+        raise UserError(f'shares: found {shares}, expected {len(folders)} numbers that sum to 1')
+    mean = CrossEncoder.from_pretrained(folders[0])
+    weights = mean.state_dict()
+    total = {k: shares[0] * w.double() for k, w in weights.items()}
+    for folder, share in zip(folders[1:], shares[1:]):
+        other = CrossEncoder.from_pretrained(folder).state_dict()
+        if {k: w.shape for k, w in other.items()} != {k: w.shape for k, w in weights.items()}:
+            raise UserError(f'{folder}: its weights have other names or shapes than those of {folders[0]}')
+        for k, w in other.items(): total[k] += share * w.double()
+    mean.load_state_dict({k: w.to(weights[k].dtype) for k, w in total.items()})
+    return mean.save_pretrained(output_dir)

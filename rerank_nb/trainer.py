@@ -7,8 +7,8 @@ __all__ = ['REMEDIES', 'EXPECTED', 'AT_LEAST_1', 'TrainConfig', 'make_optimizer'
            'data_format', 'list_targets', 'open_data', 'make_batches', 'loader', 'report_data', 'Window', 'windows',
            'accumulate', 'FirstBad', 'lines_of_step', 'Judge', 'evaluate', 'Tally', 'run_settings', 'TrainState',
            'is_here', 'take_folder', 'prepare_output_dir', 'starting_point', 'trackers', 'check_types',
-           'check_together', 'check_config', 'load_model', 'Run', 'constant_of', 'or_nothing', 'report_sharding',
-           'prepare', 'train']
+           'check_together', 'check_config', 'freeze_embeddings', 'load_model', 'Run', 'constant_of', 'or_nothing',
+           'report_sharding', 'prepare', 'train']
 
 # %% ../nbs/04_trainer.ipynb #60d6a0df
 import copy, itertools, json, math, os, re, signal, time, uuid
@@ -93,6 +93,10 @@ class TrainConfig:
         'Or the path of a checkpoint_N folder.', None)
     num_max_checkpoints: int = setting('Keep so many checkpoint_N folders and as many epoch_N, the newest.', 5)
     weight_decay: float = setting('Weight decay of AdamW; biases and norms have none.', 0.01)
+    freeze_embeddings: bool = setting(
+        '1: the tables of words, positions and types stay as they are. The optimizer then has less to keep (of '
+        'XLM-RoBERTa base 86 of 278 million weights are trained), and words that the data lacks keep their place '
+        'beside those that it has.', False)
     max_grad_norm: float = setting('Clip the gradient to this norm; 0 does not clip.', 1.0)
     mixed_precision: str | None = setting(
         "no, bf16 or fp16. Unset: what accelerate's configuration says, where the device has it.", None)
@@ -446,7 +450,7 @@ def run_settings(
     loss = get_loss(config.loss_type)
     units = dict(pair='pairs', query='queries')[loss.per]
     keys = ('epochs', 'lr', 'warmup_proportion', 'weight_decay', 'max_grad_norm', 'max_len', 'seed',
-            'negatives_per_query', 'group_size')
+            'freeze_embeddings', 'negatives_per_query', 'group_size')
     return {'data (its content)': reduce(lambda crc, p: checksum(p, crc), ds.paths, 0),
             f'{units} a step over all processes': sampler.a_step,
             'loss_type': loss.fn.__name__, 'label2id': config.targets, **{k: getattr(config, k) for k in keys}}
@@ -665,6 +669,14 @@ def check_config(
     config.targets   # read here, once
     return config
 
+# %% ../nbs/04_trainer.ipynb #freeze00
+def freeze_embeddings(
+    model:torch.nn.Module, # Any model
+):
+    "No gradient for embedding tables: the optimizer leaves them alone."
+    for m in model.modules():
+        if isinstance(m, torch.nn.Embedding): m.requires_grad_(False)
+
 # %% ../nbs/04_trainer.ipynb #runload0
 def load_model(config:TrainConfig)->CrossEncoder:
     "The model that a run begins with; where it has no trained head, a new one that follows from the seed."
@@ -673,6 +685,7 @@ def load_model(config:TrainConfig)->CrossEncoder:
                                          trust_remote_code=config.trust_remote_code)
     check_layers(model)
     model.new_head = False   # from here on it is trained
+    if config.freeze_embeddings: freeze_embeddings(model)
     if config.compile: model.compile_layers()
     return model
 

@@ -35,6 +35,7 @@ def test_a_wheel_is_whole(tmp_path):
         z.extractall(tmp_path/'site')
         meta = z.read(next(n for n in names if n.endswith('METADATA'))).decode()
     assert {f'rerank_nb/{p.name}' for p in (ROOT/'rerank_nb').glob('*.py')} <= {*names}
+    assert 'rerank_nb/start.safetensors' in names and wheel.stat().st_size < 8e6
     assert not [n for n in names if n.startswith(('tests', 'nbs', 'benchmarks'))]
     assert all(f'Requires-Dist: {r}'.split('>')[0] in meta for r in cfg['DEFAULT']['requirements'].split())
     out = run(sys.executable, '-P', '-c', WHERE_FROM, cwd=tmp_path, env={'PYTHONPATH': str(tmp_path/'site')})

@@ -1,0 +1,61 @@
+"""Stage 4 of `make start`: the base learns the lessons.
+
+    python start/train.py        # lessons.jsonl -> run/; run/start is the mean of the last model and the best
+
+One pass over the lessons at a rate that a fresh head needs. Embeddings stay as they are, so that what is learned with
+the words of the lessons holds for their neighbours. Every tenth of the run dev sections are looked at: lists of eight
+from pages, packages and chapters that no lesson has. A run that was stopped goes on. `--mixed_precision no` is for CPUs
+without bf16, and takes about 1.6 times as long.
+"""
+import argparse, random
+import torch
+from lists import BASE, LANGUAGES, OUT, Pool, all_vectors, as_data, choose_rows, read_jsonl, write_jsonl
+from rerank_nb.base import make_base
+from rerank_nb.losses import LOSSES, Loss, as_they_are, kl, logit_mse
+from rerank_nb.model import average_models
+from rerank_nb.trainer import TrainConfig, train
+
+DEV_QUERIES = 40      # of each way to ask
+WAYS = (('en', 'en'), ('zh', 'zh'), ('zh', 'en'))
+LESSON = dict(loss_type='lists', lr=1e-4, epochs=1, batch_size=64, max_len=400, freeze_embeddings=True)
+
+
+def lists(logits, labels, groups):
+    "The order within a list (KL), and a little of the logits themselves, so that scores mean the same in every list."
+    each, ids = logit_mse(logits, labels), groups.unique(return_inverse=True)[1]
+    size = torch.bincount(ids)
+    return kl(logits, labels, groups) + .1 * each.new_zeros(len(size)).index_add(0, ids, each) / size
+
+
+LOSSES['lists'] = Loss(lists, per='query', reads=('scored',), perfect=as_they_are, judged_by='ce')
+
+
+def write_dev(path):
+    "Lists of dev sections in Chinese, English and across."
+    rng = random.Random(1)
+    rows = [r for r in choose_rows(rng, dev=True) if len(r['doc']) == 2]
+    members = list(range(len(rows)))
+    pool = Pool(rows, members, LANGUAGES, all_vectors(rows), rng)
+    def lines():
+        for way in WAYS:
+            some = rng.sample(members, DEV_QUERIES)
+            for i, near in zip(some, pool.near(some)): yield as_data(rows, pool.list_of(i, near), *way)
+    write_jsonl(path, lines())
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument('--mixed_precision', choices=['bf16', 'no'], default='bf16')
+    a = p.parse_args()
+    make_base(BASE, reranker=False)
+    if not (OUT/'dev.jsonl').exists(): write_dev(OUT/'dev.jsonl')
+    pairs = sum(1 + len(l['neg']) for l in read_jsonl(OUT/'lessons.jsonl'))
+    tenth = max(1, pairs // LESSON['batch_size'] // 10)
+    train(TrainConfig(BASE, OUT/'lessons.jsonl', OUT/'run', **LESSON, mixed_precision=a.mixed_precision,
+                      eval_dataset=OUT/'dev.jsonl', eval_steps=tenth, metric_for_best_model='ndcg@10',
+                      save_on_epoch_end=False, checkpointing_steps=tenth, num_max_checkpoints=1,
+                      resume_from_checkpoint='latest'))
+    print(average_models([OUT/'run/model', OUT/'run/best'], OUT/'run/start'))
+
+
+if __name__ == '__main__': main()
