@@ -1,6 +1,7 @@
 """The main job, end to end: a reranker to start from, both data formats, before and after, a list in two languages.
 
     make train          # or: python examples/zh_en.py [--start FOLDER] [--output_dir output/example]
+                        #     [--mixed_precision bf16], which takes half the time on a CPU that has bf16
 
 The start ranks before it has seen a label (`python -m rerank_nb.base`; start/ holds the recipe that made it). Binary
 data trains it list-wise; from there the grades go on. BM25 and the cosine of the encoder inside stand beside it, on the
@@ -28,26 +29,28 @@ SETTINGS = dict(
     graded=dict(loss_type='regression', lr=3e-5, epochs=1, batch_size=32))
 
 
-def learn(kind, start, out):
+def learn(kind, start, out, precision):
     "Train on one format; the model's folder."
     train(TrainConfig(start, DATA/FILES[kind][0], f'{out}/{kind}', max_len=MAX_LEN, save_on_epoch_end=False,
-                      overwrite_output_dir=True, freeze_embeddings=True, **SETTINGS[kind]))
+                      overwrite_output_dir=True, freeze_embeddings=True, mixed_precision=precision, **SETTINGS[kind]))
     return f'{out}/{kind}/model'
 
 
-def score(folder, pairs): return CrossEncoder.from_pretrained(folder).compute_score(pairs, max_len=MAX_LEN)
+def score(folder, pairs, precision):
+    return CrossEncoder.from_pretrained(folder, mixed_precision=precision).compute_score(pairs, max_len=MAX_LEN)
 
 
 def per_query(ds, scores): return np.array(evaluate_scores(np.asarray(scores), ds)['per_query']['ndcg@10'])
 
 
-def measured(kind, start, trained):
+def measured(kind, start, trained, precision):
     "{what: NDCG@10 of each dev query}, and which queries are Chinese."
     ds = PairDataset(DATA/FILES[kind][1])
     pairs = list(ds.texts())
     scores = {
         'BM25': BM25().score_pairs(pairs), "the encoder's cosine": cosine_scores(ENCODER, pairs),
-        'the start, no label read': score(start, pairs), f"after: {SETTINGS[kind]['loss_type']}": score(trained, pairs)}
+        'the start, no label read': score(start, pairs, precision),
+        f"after: {SETTINGS[kind]['loss_type']}": score(trained, pairs, precision)}
     queries = {p.group: p.query for p in ds}
     chinese = np.array([bool(re.search('[\u4e00-\u9fff]', queries[g])) for g in sorted(queries)])
     return {what: per_query(ds, s) for what, s in scores.items()}, chinese
@@ -87,13 +90,14 @@ def main():
     p = argparse.ArgumentParser(description='Train the example rerankers and print before and after.')
     p.add_argument('--start', default=str(START))
     p.add_argument('--output_dir', default=str(ROOT/'output/example'))
+    p.add_argument('--mixed_precision', choices=['no', 'bf16'], default='no')
     a = p.parse_args()
     began, results, values = time.time(), [], []
     make_base(ENCODER, reranker=False)
     trained = a.start
     for kind in FILES:
-        trained = learn(kind, trained, a.output_dir)
-        found, chinese = measured(kind, a.start, trained)
+        trained = learn(kind, trained, a.output_dir, a.mixed_precision)
+        found, chinese = measured(kind, a.start, trained, a.mixed_precision)
         values.append(found)
         rows = table(found, chinese)
         results.append(dict(format=kind, settings=SETTINGS[kind], queries=len(chinese), table=rows))
