@@ -11,6 +11,7 @@ __all__ = ['LIST', 'RECORDS', 'TRACKER_FILES', 'SERIES', 'KINDS', 'HALF', 'writt
 # %% ../nbs/03b_checkpoint.ipynb #f5072335
 import io, json, pickle, re, shutil, warnings, zlib
 from contextlib import ExitStack, contextmanager
+from enum import EnumMeta
 from pathlib import Path
 import numpy as np
 import torch
@@ -336,9 +337,15 @@ _CLASSES = {('torch', 'Size'), ('torch.serialization', '_get_layout'), (FileSyst
 _CLASSES |= {(m, f'{k}Path') for m in ('pathlib', 'pathlib._local') for k in ('Posix', 'PurePosix', 'Windows')}
 _CLASSES |= {(dcp_metadata.__name__, n) for n in (*dcp_metadata.__all__, '_MEM_FORMAT_ENCODING')}
 
+def _member(cls, name):
+    "The one use of `getattr` that is let through: Python 3.11.0 to 3.11.3 pickles a member of an Enum with it."
+    if isinstance(cls, EnumMeta) and name in cls.__members__: return cls[name]
+    raise pickle.UnpicklingError(f'it asks for {name} of {cls}')
+
 class _MetadataUnpickler(pickle.Unpickler):
     "Reads the classes that a checkpoint's `.metadata` needs."
     def find_class(self, module, name):
+        if (module, name) == ('builtins', 'getattr'): return _member
         dtype = module == 'torch' and isinstance(getattr(torch, name, None), torch.dtype)
         if dtype or (module, name) in _CLASSES: return super().find_class(module, name)
         raise pickle.UnpicklingError(f'it asks for {module}.{name}')
