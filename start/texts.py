@@ -29,6 +29,7 @@ END = {'en': '.', 'zh': '。'}
 WINDOW = {'en': 60, 'zh': 30}             # characters by which a text of debian_docs.py's dev sets is known again
 ENGLISH_ONLY = 8000                       # package descriptions without a translation
 NUMBER = r'^(Chapter|Appendix) \w+\.? |^第 ?\w+ ?章[.。]? ?|^附录 ?\w\.? ?|^([\dA-Z]+(\.\d+)*\.?)\s+|\s*[¶#]$'
+MARKS = ' .:,;。：，；、'
 PARAGRAPHS = 'p, li, dt, dd, td, div.para'
 TAGS = 'p b i u em strong tt code nl br para title ul ol li qt html body bold italic interface emphasis'.split()
 MARKUP = rf'</?(?:{"|".join(TAGS)})\s*/?>'
@@ -131,8 +132,9 @@ def running(paragraphs, language):
 
 def strip_query(query, doc):
     "The document without the query, or the rest of its line's punctuation, at its beginning."
-    if doc.lower().startswith(query.lower()): doc = doc[len(query):]
-    return doc.lstrip(' .:,;。：，；、')
+    doc = doc.lstrip(MARKS)
+    while doc.lower().startswith(query.lower()): doc = doc[len(query):].lstrip(MARKS)
+    return doc
 
 
 def fit(query, paragraphs, language):
@@ -186,19 +188,19 @@ def outline(html, root='body', skip='nav', paragraphs=PARAGRAPHS):
     return out
 
 
-def page(path, language):
+def page(path, language, skip='nav'):
     "The sections of an html file by position; {} where there is none."
-    return headed(outline(path.read_text(encoding='utf-8')), language) if path.exists() else {}
+    return headed(outline(path.read_text(encoding='utf-8'), skip=skip), language) if path.exists() else {}
 
 
-def html_pairs(kind, files):
+def html_pairs(kind, files, skip='nav'):
     "Lines of (group, English file, Chinese file)."
-    for group, en, zh in files: yield from pair(kind, group, page(en, 'en'), page(zh, 'zh'))
+    for group, en, zh in files: yield from pair(kind, group, page(en, 'en', skip), page(zh, 'zh', skip))
 
 
 def office_page(html, language):
     "{id: (heading, paragraphs)} of a page of LibreOffice's help; ids are equal in all languages."
-    skip = '.relatedtopics, .howtoget, .noteicon, .noprint, .bug, table.icontable'
+    skip = '.relatedtopics, .related, p.embedded, .howtoget, .noteicon, .noprint, .icontable'
     heads = outline(html, '#DisplayArea', skip, 'p')
     title = heads[0][1] if heads else ''
     return {key or i: named(title, head, text, language) for i, (key, head, text) in enumerate(heads)}
@@ -216,8 +218,9 @@ def office(out):
 
 def gimp(out):
     share = dd.fetch(out/'debs/gimp', GIMP)/'gimp/2.0/help'
-    pages = (p for p in sorted((share/'en').glob('*.html')) if p.stem not in ('legal', 'bibliography', 'index'))
-    return html_pairs('gimp', ((p.stem, p, share/'zh_CN'/p.name) for p in pages))
+    files = ((p.stem, p, share/'zh_CN'/p.name) for p in sorted((share/'en').glob('*.html')))
+    files = (f for f in files if not re.match('legal|biblio|gfdl|.*index|key-ref', f[0]))
+    return html_pairs('gimp', files, '.figure, .informalfigure')
 
 
 def suffixed(folder, en='.en.html', zh='.zh-cn.html', other=None):
@@ -304,12 +307,19 @@ def man_headings(source):
     return [(h.capitalize() if h.isupper() else h, [' '.join(text)]) for h, text in heads]
 
 
+def common(heading):
+    "Whether a heading says nothing of its page: options, files, parameters in Chinese, the licence and the like."
+    few = dd.is_chinese(heading) and len(re.findall(dd.CHINESE, heading)) < SHORT['zh']
+    return few or re.search('copyright|licen[sc]e|author|disclaimer|see also', heading, re.I)
+
+
 def man_page(source):
     "{'': (one-line description, [DESCRIPTION]), (headings, number): (heading, [text])}."
     got, heads = dd.sections(source), man_headings(source)
     title = re.split(r' -+ | — ', got.get('name', ''), maxsplit=1)
     found = {'': (title[1], [got.get('description', '')])} if len(title) == 2 else {}
-    return found | {(len(heads), i): head for i, head in enumerate(heads) if not dd.section(head[0], ())}
+    told = {(len(heads), i): h for i, h in enumerate(heads) if not dd.section(h[0], ()) and not common(h[0])}
+    return found | told
 
 
 def man_pages(folder):
