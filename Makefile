@@ -31,6 +31,9 @@ start: $(STAMP)  ## remake what `python -m rerank_nb.base` adds to the encoder: 
 	python start/everyday.py
 	python start/lists.py
 	python start/teachers.py
+	python start/near.py
+	python start/apart.py
+	python start/cosine.py
 	python start/train.py
 	python start/patch.py
 

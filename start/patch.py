@@ -1,21 +1,23 @@
-"""Stage 5 of `make start`: what was learned, as a small file of differences.
+"""Stage 8 of `make start`: what was learned, as a small file of differences.
 
-    python start/patch.py [--rank 16]               # run/start -> rerank_nb/start.safetensors, and the sha256 to pin
+    python start/patch.py [--rank 32]               # run/start -> rerank_nb/start.safetensors, and the sha256 to pin
     python start/patch.py --ranks 4 8 16 32         # size and NDCG@10 over the rank, beside the whole model's
 """
-import argparse, sys
+import argparse, random, sys
 import numpy as np
-from transformers import BertForSequenceClassification, BertModel
+from transformers import AutoTokenizer, BertForSequenceClassification, BertModel
+from cosine import some_pairs
 from lists import BASE, OUT, ROOT
-from rerank_nb.base import E5, make_base, make_patch, sum_of, write_patch
+from rerank_nb.base import E5, input_moments, make_base, make_patch, sum_of, write_patch
 from rerank_nb.evaluation import evaluate_scores, load_lists
 from rerank_nb.model import CrossEncoder
 sys.path.insert(0, str(ROOT/'benchmarks'))
 from common import save
 
 PATCH = ROOT/'rerank_nb/start.safetensors'
-ABOUT = ('Taught with the scores of ms-marco-MiniLM-L-12-v2 and of its own cosine, on lists of Chinese and English '
-         'sections from public packages; no query was labelled by a person.')
+ABOUT = ('It began as the encoder\'s own cosine: two texts kept apart by their token types, compared in a layer of '
+         'their own. Then it was taught with the scores of ms-marco-MiniLM-L-12-v2 and of the cosine, on lists of '
+         'Chinese and English texts from public packages; no query was labelled by a person.')
 DEV = {'sections': OUT/'dev.jsonl', **{kind: ROOT/f'example_data/whole/{kind}_dev.{ext}'
                                        for kind, ext in (('binary', 'jsonl'), ('graded', 'tsv'))}}
 
@@ -23,7 +25,8 @@ DEV = {'sections': OUT/'dev.jsonl', **{kind: ROOT/f'example_data/whole/{kind}_de
 def write(path, rank):
     base = BertModel.from_pretrained(BASE, add_pooling_layer=False)
     tuned = BertForSequenceClassification.from_pretrained(OUT/'run/start')
-    return write_patch(path, make_patch(base, tuned, rank), E5.sha256, ABOUT)
+    moments = input_moments(tuned, some_pairs(random.Random(3), AutoTokenizer.from_pretrained(OUT/'run/start')))
+    return write_patch(path, make_patch(base, tuned, rank, moments), E5.sha256, ABOUT)
 
 
 def ndcg(folder):
@@ -48,7 +51,7 @@ def over_ranks(ranks):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('--rank', type=int, default=16)
+    p.add_argument('--rank', type=int, default=32)
     p.add_argument('--ranks', type=int, nargs='+')
     a = p.parse_args()
     make_base(BASE, reranker=False)

@@ -1,23 +1,24 @@
-"""Stage 4 of `make start`: the base learns the lessons.
+"""Stage 7 of `make start`: the cosine becomes a reranker.
 
-    python start/train.py        # lessons.jsonl -> run/; run/start is the mean of the last model and the best
+    python start/train.py        # cosine/, lessons.jsonl, near.jsonl -> run/start
 
-One pass over the lessons at a rate that a fresh head needs. Embeddings stay as they are, so that what is learned with
-the words of the lessons holds for their neighbours. Every tenth of the run dev sections are looked at: lists of eight
-from pages, packages and chapters that no lesson has. A run that was stopped goes on. `--mixed_precision no` is for CPUs
-without bf16, and takes about 1.6 times as long.
+One pass over lessons of two teachers and over lists that the cosine alone judged, as many of each. Embeddings stay as
+they are, so that what is learned with the words of the lessons holds for their neighbours. The start is the mean of the
+model before and after: after alone is better on documentation and worse on everything else. A run that was stopped goes
+on. `--mixed_precision no` is for CPUs without bf16, and takes about 1.6 times as long.
 """
 import argparse, random
 import torch
-from lists import BASE, LANGUAGES, OUT, Pool, all_vectors, as_data, choose_rows, read_jsonl, write_jsonl
-from rerank_nb.base import make_base
+from lists import LANGUAGES, OUT, Pool, all_vectors, as_data, choose_rows, read_jsonl, write_jsonl
 from rerank_nb.losses import LOSSES, Loss, as_they_are, kl, logit_mse
 from rerank_nb.model import average_models
 from rerank_nb.trainer import TrainConfig, train
 
 DEV_QUERIES = 40      # of each way to ask
 WAYS = (('en', 'en'), ('zh', 'zh'), ('zh', 'en'))
-LESSON = dict(loss_type='lists', lr=1e-4, epochs=1, batch_size=64, max_len=400, freeze_embeddings=True)
+LISTS = 1600          # of each of the two files
+LESSON = dict(loss_type='lists', lr=4e-5, warmup_proportion=.05, epochs=1, batch_size=64, max_len=400,
+              freeze_embeddings=True)
 
 
 def lists(logits, labels, groups):
@@ -47,15 +48,14 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--mixed_precision', choices=['bf16', 'no'], default='bf16')
     a = p.parse_args()
-    make_base(BASE, reranker=False)
     if not (OUT/'dev.jsonl').exists(): write_dev(OUT/'dev.jsonl')
-    pairs = sum(1 + len(l['neg']) for l in read_jsonl(OUT/'lessons.jsonl'))
-    tenth = max(1, pairs // LESSON['batch_size'] // 10)
-    train(TrainConfig(BASE, OUT/'lessons.jsonl', OUT/'run', **LESSON, mixed_precision=a.mixed_precision,
-                      eval_dataset=OUT/'dev.jsonl', eval_steps=tenth, metric_for_best_model='ndcg@10',
-                      save_on_epoch_end=False, checkpointing_steps=tenth, num_max_checkpoints=1,
+    if not (OUT/'mixed.jsonl').exists():
+        lines = [l for name in ('lessons', 'near') for l in read_jsonl(OUT/f'{name}.jsonl')[:LISTS]]
+        write_jsonl(OUT/'mixed.jsonl', random.Random(5).sample(lines, len(lines)))
+    train(TrainConfig(OUT/'cosine', OUT/'mixed.jsonl', OUT/'run', **LESSON, mixed_precision=a.mixed_precision,
+                      save_on_epoch_end=False, checkpointing_steps=150, num_max_checkpoints=1,
                       resume_from_checkpoint='latest'))
-    print(average_models([OUT/'run/model', OUT/'run/best'], OUT/'run/start'))
+    print(average_models([OUT/'cosine', OUT/'run/model'], OUT/'run/start'))
 
 
 if __name__ == '__main__': main()

@@ -3,7 +3,7 @@ import importlib.util, os, shutil, sys, zipfile
 from pathlib import Path
 import pytest, torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
-from transformers import BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification
 from rerank_nb import base
 from rerank_nb.files import UserError
 from helpers import clean_env, run
@@ -78,6 +78,28 @@ def test_a_reranker_scores_alike_alone_and_elsewhere(made, tmp_path):
         with torch.no_grad(): expected = other.eval()(**x).logits[:, 0]
         assert torch.allclose(reranker.compute_score(pairs), expected, atol=1e-4) and not reranker.new_head
         assert torch.allclose(reranker.compute_score(pairs[1]), expected[1], atol=1e-4)
+
+
+def test_the_reranker_marks_its_two_texts(made, tmp_path):
+    "E5's words before each, a beginning and a token type for each; the encoder alone has none of it."
+    x = {k: AutoTokenizer.from_pretrained(made(k, tmp_path/k, 3))('list', 'files') for k in ('reranker', 'encoder')}
+    assert [x[k]['input_ids'].count(0) for k in x] == [2, 1] and 'token_type_ids' not in x['encoder']
+    types = x['reranker']['token_type_ids']
+    assert len(types) > 6 and types == [0] * (len(types) // 2) + [1] * (len(types) // 2)
+
+
+def test_a_layer_that_the_base_lacks_is_kept_whole(toy):
+    f = base.BaseFile(toy)
+    encoder = base.load_base(f, [0, 1], range(len(f.pieces)))
+    config = BertConfig(**encoder.config.to_dict() | dict(num_hidden_layers=3, num_labels=1))
+    tuned = BertForSequenceClassification(config).eval()
+    parts = base.make_patch(encoder, tuned, 32)
+    name = 'bert.encoder.layer.2.attention.self.query.weight'
+    assert torch.equal(parts[name], tuned.state_dict()[name].half()) and f'{name}.a' not in parts
+    out = base.apply_patch(encoder, parts)
+    assert out.config.num_hidden_layers == 3 and torch.equal(out.state_dict()[name], parts[name].float())
+    kinds = 'bert.embeddings.token_type_embeddings.weight'
+    assert torch.allclose(out.state_dict()[kinds], tuned.state_dict()[kinds], atol=1e-3)
 
 
 def test_each_kind_knows_the_others(made, tmp_path):
@@ -229,7 +251,7 @@ def test_the_real_rerankers(tmp_path):
     from rerank_nb.model import CrossEncoder
     cache = tmp_path/'cache'
     p = command('--output_dir', tmp_path/'zh-en', '--cache_dir', cache)
-    assert p.returncode == 0 and 'a reranker for Chinese and English, 12 layers' in p.stdout, p.stderr
+    assert p.returncode == 0 and 'a reranker for Chinese and English, 13 layers' in p.stdout, p.stderr
     reranker = CrossEncoder.from_pretrained(tmp_path/'zh-en')
     assert not reranker.new_head and reranker.compute_score(['列出', 'files']).isfinite()
     p = command('--output_dir', tmp_path/'en', '--cache_dir', cache, '--kind', 'reranker-en')
