@@ -207,7 +207,7 @@ def make_tokenizer(
     scores, # Their log probabilities
     max_len:int, # Tokens the model has positions for
     prefixes=(), # Words before query and document of a pair, which then also differ in their token type
-)->PreTrainedTokenizerFast: # It writes a pair as <s> query </s></s> doc </s>, or <s> query: ... </s><s> passage: ... </s>
+)->PreTrainedTokenizerFast: # A pair is <s> query </s></s> doc </s>, or <s> query: ... </s><s> passage: ... </s>
     "XLM-RoBERTa's tokenizer over these pieces."
     tk = Tokenizer(models.Unigram([(p, float(s)) for p, s in zip(pieces, scores)], unk_id=3, byte_fallback=False))
     tk.normalizer = xlmr_normalizer()

@@ -20,7 +20,7 @@ def states():
 def test_the_sign_lies_where_states_hardly_vary(states):
     x, sign, v = states
     along = (x - x.mean(0)) @ (v / v.norm())
-    assert along.std() < .2 * x.std() and abs(v.sum()) < 1e-9
+    assert along.std() < .2 * x.std() and abs(v.sum()) < .01 * v.norm()
     w, b, error = apart.readout(x + sign[:, None] * v, sign)
     assert error < .1 and torch.allclose((x + sign[:, None] * v) @ w + b, sign, atol=.5)
 
