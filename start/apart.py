@@ -10,7 +10,7 @@ the product of two signs: tokens of one text attract, those of two texts repel e
 by layer, on 400 texts (`with_signs`). What is left of an error is trained away (`learn_apart`): the states of a pair
 are to be those that the base gives to each text alone, from its own first position on.
 """
-import copy, json, random
+import random
 import torch
 from transformers import AutoModel, AutoTokenizer
 from lists import BASE, OUT, SIDES, read_jsonl

@@ -15,10 +15,11 @@ is near 3.2 a b, and four units a direction make the product of two means. The h
 import random
 import torch
 from torch.nn.functional import cosine_similarity
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification
 from apart import readout
 from lists import BASE, OUT, read_jsonl
 from rerank_nb.base import E5, PREFIXES, BaseFile, make_tokenizer, pieces_to_keep
+from rerank_nb.files import atomic_folder
 from teachers import SCALE
 
 WIDE, PULL = 190, 4.                   # leading directions of a mean; logits by which a sign attracts
@@ -113,8 +114,9 @@ def main():
     model.load_state_dict({f'bert.{k}': v for k, v in torch.load(OUT/'apart.pt').items()}, strict=False)
     error, like = add_cosine(model, list(some_pairs(random.Random(2), tokenizer)))
     print(f'the sign is read with an error of {error:.2f}; the score correlates with the cosine: {like:.3f}')
-    model.save_pretrained(OUT/'cosine')
-    tokenizer.save_pretrained(OUT/'cosine')
+    with atomic_folder(OUT/'cosine') as new:
+        model.save_pretrained(new)
+        tokenizer.save_pretrained(new)
 
 
 if __name__ == '__main__': main()

@@ -64,7 +64,7 @@ def near_lists(rows, vectors, rng):
                 order = np.argsort(-c).tolist()
                 chosen = [k for a, b, n in PLACES for k in rng.sample(order[a:b], n)]
                 texts = {}
-                for k in [place[i]] * (i in place) + chosen: texts.setdefault(rows[has[k]]['doc'][answers], k)
+                for k in [place[i], *chosen] if i in place else chosen: texts.setdefault(rows[has[k]]['doc'][answers], k)
                 chosen = list(texts.values())[:SIZE]
                 if len(chosen) == SIZE: yield i, w, [has[k] for k in chosen], c[chosen]
 

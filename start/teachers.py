@@ -6,7 +6,7 @@ The English cross-encoder reads the English lists; what it says of a pair holds 
 reads each language. Both are standardised over all pairs and averaged; a query's own document has a bonus. A list of
 translated texts gives two lessons: one in Chinese, one in English or across.
 """
-import json, random
+import random
 import numpy as np
 from lists import BASE, OUT, ROOT, all_vectors, is_newer, read_jsonl, write_jsonl
 from rerank_nb.base import make_base

@@ -9,13 +9,11 @@ on. `--mixed_precision no` is for CPUs without bf16, and takes about 1.6 times a
 """
 import argparse, random
 import torch
-from lists import LANGUAGES, OUT, Pool, all_vectors, as_data, choose_rows, read_jsonl, write_jsonl
+from lists import OUT, read_jsonl, write_jsonl
 from rerank_nb.losses import LOSSES, Loss, as_they_are, kl, logit_mse
 from rerank_nb.model import average_models
 from rerank_nb.trainer import TrainConfig, train
 
-DEV_QUERIES = 40      # of each way to ask
-WAYS = (('en', 'en'), ('zh', 'zh'), ('zh', 'en'))
 LISTS = 1600          # of each of the two files
 LESSON = dict(loss_type='lists', lr=4e-5, warmup_proportion=.05, epochs=1, batch_size=64, max_len=400,
               freeze_embeddings=True)
@@ -31,24 +29,10 @@ def lists(logits, labels, groups):
 LOSSES['lists'] = Loss(lists, per='query', reads=('scored',), perfect=as_they_are, judged_by='ce')
 
 
-def write_dev(path):
-    "Lists of dev sections in Chinese, English and across."
-    rng = random.Random(1)
-    rows = [r for r in choose_rows(rng, dev=True) if len(r['doc']) == 2]
-    members = list(range(len(rows)))
-    pool = Pool(rows, members, LANGUAGES, all_vectors(rows), rng)
-    def lines():
-        for way in WAYS:
-            some = rng.sample(members, DEV_QUERIES)
-            for i, near in zip(some, pool.near(some)): yield as_data(rows, pool.list_of(i, near), *way)
-    write_jsonl(path, lines())
-
-
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--mixed_precision', choices=['bf16', 'no'], default='bf16')
     a = p.parse_args()
-    if not (OUT/'dev.jsonl').exists(): write_dev(OUT/'dev.jsonl')
     if not (OUT/'mixed.jsonl').exists():
         lines = [l for name in ('lessons', 'near') for l in read_jsonl(OUT/f'{name}.jsonl')[:LISTS]]
         write_jsonl(OUT/'mixed.jsonl', random.Random(5).sample(lines, len(lines)))

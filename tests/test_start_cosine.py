@@ -61,14 +61,13 @@ def test_a_document_asks_by_its_first_sentence_if_another_is_left():
 
 def test_a_list_begins_with_its_own_document_and_has_no_text_twice():
     rng = random.Random(0)
-    rows = [row(en=f'text {i // 2 if i < 8 else i}') for i in range(300)]       # the first eight are four, twice
-    vectors = np.random.default_rng(0).standard_normal((300, 8)).astype('f')
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    v = {(l, s): vectors if l == 'en' else 0 * vectors for l in ('en', 'zh') for s in ('query', 'doc')}
-    rows = [r | dict(query=dict(en='q')) for r in rows]
-    found = [f for f in near.near_lists(rows, v, rng) if f[1] == ('en', 'en')]
-    assert len(found) > 200
-    for i, _, docs, cosines in found:
-        texts = [rows[j]['doc']['en'] for j in docs]
-        assert texts[0] == rows[i]['doc']['en'] and len(set(texts)) == near.SIZE
-        assert np.allclose(cosines, vectors[docs] @ vectors[i], atol=1e-6)
+    rows = [row(**{l: f'{l} {i // 2 if i < 8 else i}' for l in ls}) for ls in ('e', 'z', 'ez') for i in range(200)]
+    rows = [{k: {dict(e='en', z='zh')[l]: t for l, t in v.items()} for k, v in r.items()} for r in rows]
+    vectors = np.random.default_rng(0).standard_normal((600, 8)).astype('f')
+    v = {(l, s): vectors for l in ('en', 'zh') for s in ('query', 'doc')}
+    found = list(near.near_lists(rows, v, rng))
+    assert len(found) > 500 and {w for _, w, *_ in found} == set(near.WAYS)
+    for i, (_, answers), docs, cosines in found:
+        texts = [rows[j]['doc'][answers] for j in docs]
+        assert len(set(texts)) == near.SIZE and np.allclose(cosines, vectors[docs] @ vectors[i], atol=1e-5)
+        if answers in rows[i]['doc']: assert texts[0] == rows[i]['doc'][answers]
