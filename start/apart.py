@@ -1,4 +1,4 @@
-"""Stage 5 of `make start`: one sequence holds two texts, and neither reads the other.
+"""Stage 5 of `make start`: one sequence holds two texts, and each has nearly the states that it has alone.
 
     python start/apart.py        # near.jsonl -> apart.pt
 
