@@ -4,6 +4,7 @@
     python benchmarks/quality.py --data debian --contenders classfication ce listnet ...
     python benchmarks/quality.py --data debian_all --contenders ce --seeds 0
     python benchmarks/quality.py --data debian_all --contenders          # what the start knows, no training
+    python benchmarks/quality.py --mixed_precision bf16 ...              # both sides train so, on a CPU that has it
 
 A second call does what is missing. The second command is about man pages, see debian_docs.py; the third has up to 200
 queries of each kind: man pages, package descriptions, handbooks and FAQs.
@@ -76,13 +77,13 @@ def reranker(folder):
     return lambda pairs: m.compute_score(pairs, max_len=MAX_LEN, progress=False)
 
 
-def ours(start, file, loss, seed, out, lr, epochs):
-    lesson = dict(loss_type=loss, lr=lr, epochs=epochs, batch_size=BATCH, seed=seed)
+def ours(start, file, loss, seed, out, lr, epochs, precision):
+    lesson = dict(loss_type=loss, lr=lr, epochs=epochs, batch_size=BATCH, seed=seed, mixed_precision=precision)
     train(TrainConfig(start, file, out, **lesson, **QUIET))
     return reranker(f'{out}/model')
 
 
-def theirs(start, file, seed, lr, epochs):
+def theirs(start, file, seed, lr, epochs, precision):
     from datasets import Dataset
     from sentence_transformers import CrossEncoder as Theirs
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
@@ -94,22 +95,22 @@ def theirs(start, file, seed, lr, epochs):
     args = CrossEncoderTrainingArguments(
         output_dir=tempfile.mkdtemp(), per_device_train_batch_size=BATCH, learning_rate=lr, num_train_epochs=epochs,
         lr_scheduler_type='cosine', warmup_steps=.1, weight_decay=.01, seed=seed, save_strategy='no', report_to='none',
-        use_cpu=True, disable_tqdm=True)
+        use_cpu=True, bf16=precision == 'bf16', disable_tqdm=True)
     CrossEncoderTrainer(model=model, args=args, train_dataset=data, loss=BinaryCrossEntropyLoss(model)).train()
     return lambda pairs: model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
 
 
-def run(name, seed, data, file, dev, start):
+def run(name, seed, data, file, dev, start, precision):
     "One contender with one seed: per-query values, from disk if they are there."
     lr, epochs = LESSONS[data]
     marks = [f'{checksum(p):08x}' for p in (file, f'{start}/model.safetensors')]
-    lesson = '-'.join([*marks, f'{lr:g}', f'{epochs}'])      # other data, start or lesson: another run
+    lesson = '-'.join([*marks, f'{lr:g}', f'{epochs}', precision])      # other data, start or lesson: another run
     path = OUT/f'{data}/{name}-{seed}-{lesson}.json'
     if not path.exists():
         began = time.time()
         with contextlib.redirect_stdout(io.StringIO()):
-            if name == THEIRS: score = theirs(start, file, seed, lr, epochs)
-            else: score = ours(start, file, name, seed, OUT/f'{data}/{name}-{seed}', lr, epochs)
+            if name == THEIRS: score = theirs(start, file, seed, lr, epochs, precision)
+            else: score = ours(start, file, name, seed, OUT/f'{data}/{name}-{seed}', lr, epochs, precision)
         trained = time.time() - began
         found = values(score, dev)
         path.write_text(json.dumps(dict(seconds=round(trained), values=found)))
@@ -178,6 +179,7 @@ def arguments():
     p.add_argument('--start', type=Path, default=START)
     p.add_argument('--contenders', nargs='*', default=CONTENDERS)
     p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    p.add_argument('--mixed_precision', choices=['no', 'bf16'], default='no')
     return p.parse_args()
 
 
@@ -191,7 +193,7 @@ def main():
     rows, spread = untrained(dev, a.start), {n: [] for n in a.contenders}
     for n, v in rows.items(): print(n, {k: round(float(np.mean(x)), 3) for k, x in v.items()}, flush=True)
     for seed in a.seeds:
-        for n in a.contenders: spread[n].append(run(n, seed, a.data, file, dev, a.start))
+        for n in a.contenders: spread[n].append(run(n, seed, a.data, file, dev, a.start, a.mixed_precision))
     rows |= {n: {k: np.mean([v[k] for v in seeds], axis=0) for k in dev} for n, seeds in spread.items()}
     report(rows, spread, [*a.contenders, 'the start'][0], dev)
     ours = [(n, a.seeds[0]) for n in a.contenders[:2] if n != THEIRS]

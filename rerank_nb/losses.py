@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOSSES', 'bce', 'mse_sigmoid', 'softmax_ce', 'listnet', 'listmle', 'ranknet', 'lambda_loss', 'logit_mse',
            'margin_mse', 'kl', 'Loss', 'as_sigmoid', 'as_softmax', 'as_they_are', 'far_apart', 'get_loss', 'n_units',
-           'constant_loss', 'perfect_loss']
+           'constant_loss', 'perfect_loss', 'fit_scale']
 
 # %% ../nbs/01_losses.ipynb #c1f202ef
 import difflib, math
@@ -245,3 +245,22 @@ def perfect_loss(
     "What is left when all is learned: above 0 with soft labels, and with ListNet always."
     loss, y = get_loss(name), labels.double()
     return loss(loss.perfect(y), y, groups).mean().item()
+
+# %% ../nbs/01_losses.ipynb #fitscal0
+def fit_scale(
+    name:str, # A name in `LOSSES`, a point-wise one
+    logits:torch.Tensor, # (N,) scores
+    labels:torch.Tensor, # (N,) their targets
+    shift:bool=True, # Fit a shift too?
+)->tuple: # (scale, shift)
+    "Scale above 0 and shift of scores that make a loss least. Far from 1 a scale costs, 0.0001 log squared."
+    loss, x, y = get_loss(name), logits.detach().double().cpu(), labels.detach().double().cpu()
+    at = torch.zeros(2, dtype=torch.double, requires_grad=True)   # logarithm of the scale, shift
+    optimizer = torch.optim.LBFGS([at], max_iter=100, line_search_fn='strong_wolfe')
+    def value():
+        optimizer.zero_grad()
+        v = loss(at[0].exp() * x + shift * at[1], y, torch.zeros(len(x)).long()).mean() + 1e-4 * at[0]**2
+        v.backward()
+        return v
+    optimizer.step(value)
+    return at[0].exp().item(), shift * at[1].item()

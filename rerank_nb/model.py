@@ -7,7 +7,7 @@ __all__ = ['FAMILIES', 'HALF', 'MAX_TOKENS', 'UNTRAINED', 'MODEL_FILE', 'SAVED_F
            'position_start', 'head_modules', 'settle_padding', 'CrossEncoder', 'packed_sdpa', 'packed_varlen',
            'packed_attention', 'dropout', 'Dropout', 'use_dropout', 'check_tokenizer', 'token_batches', 'evaluating',
            'precision_for', 'precision_setting', 'trust_setting', 'files_in', 'not_ours', 'spread_layers',
-           'average_models']
+           'scoring_layer', 'average_models']
 
 # %% ../nbs/03_model.ipynb #b5d3b726
 import inspect, json, os, re, threading, warnings
@@ -816,6 +816,29 @@ def keep_layers(self:CrossEncoder,
     if getattr(config, 'layer_types', None): config.layer_types = [config.layer_types[i] for i in keep]
     config.num_hidden_layers = n
     return self
+
+# %% ../nbs/03_model.ipynb #rescale0
+def scoring_layer(
+    model, # A sequence classifier of transformers
+)->nn.Linear: # The layer that gives the score
+    "The last linear layer with one output; `UserError` if there is none."
+    found = [m for part in head_modules(model) for m in part.modules()
+             if isinstance(m, nn.Linear) and m.out_features == 1]
+    if found: return found[-1]
+    raise UserError(f'{type(model).__name__}: no linear layer gives the score, so it cannot be scaled')
+
+@patch
+def rescale(self:CrossEncoder,
+    scale:float, # Factor of every score
+    shift:float=0., # Added to it; 0 where the layer has no bias
+):
+    "Scale and shift all scores to come, in the weights of the layer that gives them."
+    for m in self.modules():
+        if hasattr(m, 'reshard'): m.reshard()   # FSDP2: what is changed is the shard
+    layer = scoring_layer(self.model)
+    with torch.no_grad():
+        layer.weight.mul_(scale)
+        if layer.bias is not None: layer.bias.mul_(scale).add_(shift)
 
 # %% ../nbs/03_model.ipynb #meanof00
 def average_models(

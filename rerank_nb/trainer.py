@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['REMEDIES', 'EXPECTED', 'AT_LEAST_1', 'TrainConfig', 'make_optimizer', 'steps_an_epoch', 'make_schedule',
            'data_format', 'list_targets', 'open_data', 'make_batches', 'loader', 'report_data', 'Window', 'windows',
-           'accumulate', 'FirstBad', 'lines_of_step', 'Judge', 'evaluate', 'Tally', 'run_settings', 'TrainState',
-           'is_here', 'take_folder', 'prepare_output_dir', 'starting_point', 'trackers', 'check_types',
+           'accumulate', 'FirstBad', 'lines_of_step', 'Judge', 'score_all', 'evaluate', 'Tally', 'run_settings',
+           'TrainState', 'is_here', 'take_folder', 'prepare_output_dir', 'starting_point', 'trackers', 'check_types',
            'check_together', 'check_config', 'freeze_embeddings', 'load_model', 'Run', 'constant_of', 'or_nothing',
            'report_sharding', 'prepare', 'train']
 
@@ -21,7 +21,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import DistributedType, set_seed
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from transformers import get_cosine_schedule_with_warmup
 from .checkpoint import RECORDS, TRACKER_FILES, check_same, claim, find_checkpoint, free_reserved, in_the_way
 from .checkpoint import load_checkpoint, own_files, prune_checkpoints, remove_own, reserve_model, rewind_folder
@@ -31,9 +31,9 @@ from .data import label_warnings, read_label2id, remedied
 from .files import NotWritten, UserError, atomic_file, checksum, locked, patch, setting, steady_output, writing
 from .engine import StopSignal, check_layers, distribute, forget_accelerator, ignore_signals
 from .engine import make_accelerator, on_main, sharding_table, stopped
-from .losses import LOSSES, constant_loss, get_loss, perfect_loss
+from .losses import LOSSES, constant_loss, fit_scale, get_loss, perfect_loss
 from .metrics import judged_once, ranking_metrics
-from .model import CrossEncoder, evaluating, head_modules
+from .model import CrossEncoder, evaluating, head_modules, scoring_layer
 from .records import BETTER, Collapse, Reporter, of_evaluation, of_training, plain, results_table
 from .records import since_best, under_the_start
 
@@ -97,6 +97,9 @@ class TrainConfig:
         '1: the tables of words, positions and types stay as they are. The optimizer then has less to keep (of '
         'XLM-RoBERTa base 86 of 278 million weights are trained), and words that the data lacks keep their place '
         'beside those that it has.', False)
+    fit_head: int = setting(
+        'Point-wise losses: before the first step, scale and shift the scores of a trained head to the least loss on '
+        'so many training pairs, without a change of order. 512 for a regression from a reranker. 0: not.', 0)
     max_grad_norm: float = setting('Clip the gradient to this norm; 0 does not clip.', 1.0)
     mixed_precision: str | None = setting(
         "no, bf16 or fp16. Unset: what accelerate's configuration says, where the device has it.", None)
@@ -371,19 +374,17 @@ class Judge:
         values = ranking_metrics(logits[self.places], self.gains, self.groups[self.places])
         return dict(loss=loss, **{k: float(values[k]) for k in ('ndcg@10', 'mrr@10', 'map')})
 
-# %% ../nbs/04_trainer.ipynb #6e9b969e
-def evaluate(
+# %% ../nbs/04_trainer.ipynb #scoreal0
+def score_all(
     accelerator:Accelerator, # From `make_accelerator`
     model, # Prepared CrossEncoder
-    ds:PairDataset, # Lists to rank; all negatives take part
+    ds, # Pairs: a PairDataset, or a Subset of one
     collator, # `CrossEncoder.collator`
     batch_size:int, # Pairs a batch and process
-    loss_type:str, # A name in LOSSES
     workers:int=None, # See `loader`
-    judge:Judge=None, # None: made for this call
     stop=None, # Called by every process between batches: true, in all of them, breaks off
-)->dict: # loss, ndcg@10, mrr@10, map; None if it was broken off
-    "Loss and ranking metrics over each query's list."
+)->torch.Tensor: # (N,) logits on the CPU, in every process; None if it was broken off
+    "The logits of all pairs, each process computing its share."
     device, world = accelerator.device, accelerator.num_processes
     places = PairBatches(len(ds), batch_size, shuffle=False, rank=accelerator.process_index, world=world)
     at, parts, logits = [], [], torch.zeros(len(ds))
@@ -396,7 +397,23 @@ def evaluate(
             at.append(torch.tensor(idx))
             parts.append(scores)
     if at: logits[torch.cat(at)] = torch.cat(parts).cpu()
-    return (judge or Judge(ds, loss_type))(accelerator.reduce(logits.to(device)).cpu())
+    return accelerator.reduce(logits.to(device)).cpu()
+
+# %% ../nbs/04_trainer.ipynb #6e9b969e
+def evaluate(
+    accelerator:Accelerator, # From `make_accelerator`
+    model, # Prepared CrossEncoder
+    ds:PairDataset, # Lists to rank; all negatives take part
+    collator, # `CrossEncoder.collator`
+    batch_size:int, # Pairs a batch and process
+    loss_type:str, # A name in LOSSES
+    workers:int=None, # See `loader`
+    judge:Judge=None, # None: made for this call
+    stop=None, # See `score_all`
+)->dict: # loss, ndcg@10, mrr@10, map; None if it was broken off
+    "Loss and ranking metrics over each query's list."
+    logits = score_all(accelerator, model, ds, collator, batch_size, workers, stop)
+    return None if logits is None else (judge or Judge(ds, loss_type))(logits)
 
 # %% ../nbs/04_trainer.ipynb #tally001
 class Tally:
@@ -450,7 +467,7 @@ def run_settings(
     loss = get_loss(config.loss_type)
     units = dict(pair='pairs', query='queries')[loss.per]
     keys = ('epochs', 'lr', 'warmup_proportion', 'weight_decay', 'max_grad_norm', 'max_len', 'seed',
-            'freeze_embeddings', 'negatives_per_query', 'group_size')
+            'freeze_embeddings', 'fit_head', 'negatives_per_query', 'group_size')
     return {'data (its content)': reduce(lambda crc, p: checksum(p, crc), ds.paths, 0),
             f'{units} a step over all processes': sampler.a_step,
             'loss_type': loss.fn.__name__, 'label2id': config.targets, **{k: getattr(config, k) for k in keys}}
@@ -631,6 +648,8 @@ def check_together(
     listwise = sorted(name for name, loss in LOSSES.items() if loss.per == 'query')
     need(not given('group_size') or config.loss_type in listwise and config.group_size >= 2, 'group_size',
          f"nothing, or at least 2 with a list-wise loss: {', '.join(listwise)}")
+    need(not config.fit_head or get_loss(config.loss_type).per == 'pair', 'fit_head',
+         'nothing with a list-wise loss, which knows no level')
     need(not given('negatives_per_query') or get_loss(config.loss_type).reads != ('graded',), 'negatives_per_query',
          'nothing with --loss_type regression: a graded file says itself which pairs to learn from')
     for flag in ('metric_for_best_model', 'eval_steps'):
@@ -658,6 +677,7 @@ def check_config(
     for flag in AT_LEAST_1:
         need(not given(flag) or getattr(config, flag) >= 1, flag, 'a whole number of at least 1')
     for flag in ('weight_decay', 'max_grad_norm'): need(getattr(config, flag) >= 0, flag, 'a number of at least 0')
+    need(config.fit_head >= 0, 'fit_head', 'a whole number of at least 0')
     need(0 <= config.seed < 2**32, 'seed', 'a whole number from 0 to 4294967295')
     need(not given('dataloader_num_workers') or config.dataloader_num_workers >= 0, 'dataloader_num_workers',
          'a whole number, or nothing')
@@ -683,6 +703,9 @@ def load_model(config:TrainConfig)->CrossEncoder:
     set_seed(config.seed)
     model = CrossEncoder.from_pretrained(config.model_name_or_path, config.num_labels, config.loss_type,
                                          trust_remote_code=config.trust_remote_code)
+    if config.fit_head and model.new_head:
+        raise UserError(f'--fit_head: {config.model_name_or_path} has no trained head, so its scores have no order '
+                        'to keep: leave it out')
     check_layers(model)
     model.new_head = False   # from here on it is trained
     if config.freeze_embeddings: freeze_embeddings(model)
@@ -723,6 +746,24 @@ class Run:
         self.sampler.set_epoch(at.epoch, done=at.done * k)
         batches = loader(self.accelerator, self.ds, self.sampler, self.collator, self.config.dataloader_num_workers)
         return windows(batches, self.sampler, k)
+
+# %% ../nbs/04_trainer.ipynb #fithead0
+@patch
+def fit_head(self:Run):
+    "Scale and shift the start's scores to the least loss on some training pairs; their order stays."
+    config, ds, accelerator = self.config, self.ds, self.accelerator
+    order = torch.randperm(len(ds), generator=torch.Generator().manual_seed(config.seed))
+    some = order[:config.fit_head].tolist()
+    logits = score_all(accelerator, self.model, Subset(ds, some), self.collator, config.batch_size,
+                       config.dataloader_num_workers, lambda: self.stop.ask(accelerator))
+    if logits is None: return   # told to stop
+    reranker = accelerator.unwrap_model(self.model)
+    labels, name = torch.from_numpy(ds.labels()[some]), config.loss_type
+    scale, shift = fit_scale(name, logits, labels, shift=scoring_layer(reranker.model).bias is not None)
+    reranker.rescale(scale, shift)
+    before, after = (get_loss(name)(x, labels, None).mean() for x in (logits, scale*logits + shift))
+    accelerator.print(f'head fitted on {len(some)} pairs: scale {scale:.3g}, shift {shift:.3g}, '
+                      f'loss {before:.4f} -> {after:.4f}')
 
 # %% ../nbs/04_trainer.ipynb #tryout00
 @patch
@@ -1038,6 +1079,7 @@ def train(
         accelerator, model, at = run.accelerator, run.model, run.at
         stop = held.enter_context(run.stop)
         held.enter_context(run.rescued())
+        if at.step == 0 and config.fit_head: run.fit_head()
         if at.step == 0 or run.due(config.eval_steps): run.evaluate(run.epochs())   # also one that was broken off
         run.end_if_told()
         while at.epoch <= config.epochs:

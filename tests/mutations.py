@@ -37,6 +37,9 @@ EDITS = dict(
         ('(_wide(logits) - _wide(labels))**2', '(_wide(logits) - _wide(labels)).abs()'),
         (' - listnet(labels, labels, groups)', ''),
         ('labels.unique(return_inverse=True)[1].to(labels.dtype)', 'labels'),
+        ('at[0].exp() * x + shift * at[1]', 'at[0].exp() * x'),
+        ('shift * at[1].item()', 'at[1].item()'),
+        ('.mean() + 1e-4 * at[0]**2', '.mean()'),
     ],
     metrics=[
         ('np.lexsort((g, -s))', 'np.lexsort((-g, -s))'),
@@ -91,6 +94,7 @@ EDITS = dict(
         ('model.dropout(model.base_model.pooler(first))', 'model.base_model.pooler(first)'),
         ('return config.pad_token_id + 1 if', 'return config.pad_token_id if'),
         ('if half: return', 'if False: return'),
+        ('layer.bias.mul_(scale).add_(shift)', 'layer.bias.add_(shift)'),
         ('if not inside: module.eval()', 'pass'),
         ('for m, mode in modes: m.training = mode', 'for m, mode in modes: m.training = True'),
         ('i - start == batch_size or', ''),
@@ -119,6 +123,7 @@ EDITS = dict(
         ('set_seed(config.seed)', 'set_seed(0)', LAWS),
         ("'weight_decay', 'max_grad_norm', 'max_len', 'seed',", "'max_len',", LAWS),
         ('self.at.step % every == 0', 'self.at.step % every == 1'),
+        ('reranker.rescale(scale, shift)', 'reranker.rescale(scale)'),
     ],
     records=[
         ('values.index(max(values))', 'values.index(min(values))'),
@@ -136,6 +141,13 @@ EDITS = dict(
         ('folder = folders[-1] if', 'folder = folders[0] if'),
         ('key=number_of)', 'key=str)'),
         ("if number_of(p) <= state['step']", "if number_of(p) < state['step']", LAWS),
+    ],
+    base=[
+        ('(parts[name] * parts.pop(k)).half()', '(parts[name] * parts.pop(k) * 2).half()'),
+        ("parts[f'{k}.a'].float() @ parts[f'{k}.b'].float()", "0. * parts[f'{k}.a'].float() @ parts[f'{k}.b'].float()"),
+        ('x = inputs[0][mask[0]].double()', 'x = inputs[0].flatten(0, -2).double()'),
+        ('v @ (vectors / root).T', 'v @ (vectors * root).T'),
+        ("0 if name.endswith('.a') else 1, keepdim", "1, keepdim"),
     ],
     engine=[
         ('if event is not None: event.synchronize()', 'pass', STOPPED),
