@@ -754,7 +754,7 @@ def fit_head(self:Run):
     config, ds, accelerator = self.config, self.ds, self.accelerator
     order = torch.randperm(len(ds), generator=torch.Generator().manual_seed(config.seed))
     some = order[:config.fit_head].tolist()
-    logits = score_all(accelerator, self.model, Subset(ds, some), self.collator, config.batch_size,
+    logits = score_all(accelerator, self.model, Subset(ds, some), self.dev_collator, config.batch_size,
                        config.dataloader_num_workers, lambda: self.stop.ask(accelerator))
     if logits is None: return   # told to stop
     reranker = accelerator.unwrap_model(self.model)

@@ -2,6 +2,7 @@
 
     python start/patch.py [--rank 32]               # run/start -> rerank_nb/start.safetensors, and the sha256 to pin
     python start/patch.py --measure 32 16 8        # NDCG@10 of every stage and of patches; the last without moments too
+    python start/patch.py --score FOLDER ...        # NDCG@10 of any rerankers, such as earlier stages of a run
 """
 import argparse, random, sys
 from pathlib import Path
@@ -82,9 +83,12 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--rank', type=int, default=32)
     p.add_argument('--measure', type=int, nargs='+', metavar='RANK')
+    p.add_argument('--score', nargs='+', metavar='FOLDER')
     a = p.parse_args()
     make_base(BASE, reranker=False)
     if a.measure: measure(a.measure)
+    elif a.score:
+        for folder in a.score: print(folder, ndcg(scores_of(folder)), flush=True)
     else:
         write(PATCH, a.rank)
         print(f'{PATCH}: {PATCH.stat().st_size / 1e6:.1f} MB, sha256 {sum_of(PATCH)}: '
