@@ -61,7 +61,7 @@ FAMILIES = {
     'bert': Family(_pooled_head, types=True), 'electra': Family(_plain_head, types=True),
     **dict.fromkeys(['roberta', 'xlm-roberta', 'camembert'], Family(_plain_head, behind_pad=True, types=True)),
     'distilbert': Family(_distilbert_head), 'nomic_bert': Family(_pooled_head, types=True),
-    'modernbert': Family(_modernbert_head, local=True), 'eurobert': Family(_eurobert_head, pool='late'),
+    'modernbert': Family(_modernbert_head, local=True), 'eurobert': Family(_eurobert_head),
     'llama': _DECODER, **dict.fromkeys(['qwen2', 'qwen3', 'gemma3_text'], _DECODER._replace(local=True)),
     **dict.fromkeys(['mpnet', 'deberta', 'deberta-v2'], Family(why=_OWN)),
     **dict.fromkeys(['t5', 'mt5', 'umt5', 'bart', 'mbart'], Family(why='a decoder reads what its encoder made')),

@@ -56,7 +56,7 @@ def random_batch(model, lens=LENS):
 
 def gradients(model, logits):
     model.zero_grad()
-    (logits * torch.linspace(-1, 2, len(logits))).sum().backward()
+    (logits * torch.linspace(-1, 2, len(logits))).mean().backward()
     return {k: torch.zeros(()) if p.grad is None else p.grad.clone() for k, p in model.named_parameters()}
 
 
@@ -80,20 +80,18 @@ def test_packed_is_padded_and_what_transformers_gives(kind, own):
     assert packed.std() > 1e-2, 'these logits say nothing'
     for other in (padded, theirs): assert (packed - other).abs().max() < 1e-5
     ours = gradients(model, packed)
-    size = max(g.abs().max().item() for g in ours.values())
-    assert largest(ours, gradients(model, padded)) < 1e-5 * max(1, size)
+    assert max(g.abs().max() for g in ours.values()) > .1
+    assert largest(ours, gradients(model, padded)) < 1e-5
 
 
-@pytest.mark.parametrize('kind', ['distilbert', 'nomic_bert', 'modernbert', 'qwen3', 'gemma3_text'])
+@pytest.mark.parametrize('kind', ['distilbert', 'modernbert', 'qwen3'])
 def test_dropped_attention_is_that_of_the_padded_way(kind):
     "Over many draws the logits of both ways have one mean and spread alike; the whole is not what is without."
     dropped = {k: .3 for k in ('attention_dropout', 'attention_probs_dropout_prob')}
     model = make(kind, **dropped)
     batch = random_batch(model, (3, 20, 20, 11))
     still = model(batch)
-    for module in model.modules():   # DistilBERT's attention keeps its probability in a module
-        if isinstance(module, nn.Dropout): module.p = .3 if 'Attention' in type(module).__name__ else 0.
-    if kind == 'distilbert':
+    if kind == 'distilbert':   # its attention keeps the probability in a module
         for layer in model.model.distilbert.transformer.layer: layer.attention.dropout.p = .3
     model.train()
     torch.manual_seed(2)
@@ -120,12 +118,13 @@ PAIRS = [['list the files', 'use the command ls'], ['a', 'b'], ['why', 'give the
 @pytest.mark.parametrize('end_is_pad', [False, True])
 def test_a_decoder_scores_as_it_does_alone_whatever_pads(end_is_pad):
     model, tokenizer = without_pad(end_is_pad)
-    with torch.no_grad():
+    with torch.no_grad():   # one by one nothing is padded
         theirs = torch.cat([model(**tokenizer(*p, return_tensors='pt')).logits[0] for p in PAIRS])
     ours = CrossEncoder(model, tokenizer).eval()
     batch = pack([(tokenizer(*p)['input_ids'], tokenizer(*p)['attention_mask']) for p in PAIRS])
     assert batch.input_ids[-1] == tokenizer.eos_token_id
     assert (ours.compute_score(PAIRS, max_len=64) - theirs).abs().max() < 1e-5
+    ours._tell = lambda *said: None   # see the next test
     for padded in (False, True): assert (ours(batch, padded=padded) - theirs).abs().max() < 1e-5
 
 
