@@ -169,7 +169,10 @@ def make_accelerator(
     return accelerator
 
 # %% ../nbs/03a_engine.ipynb #331695ab
-CONFIG_FILES = {'BertLayer': 'config/default_fsdp.yaml', 'XLMRobertaLayer': 'config/xlmroberta_default_config.yaml'}
+CONFIG_FILES = {
+    'BertLayer': 'config/default_fsdp.yaml', 'XLMRobertaLayer': 'config/xlmroberta_default_config.yaml',
+    'ModernBertEncoderLayer': 'config/modernbert_default_config.yaml',
+    'Qwen3DecoderLayer': 'config/qwen3_default_config.yaml'}
 
 def layer_class(
     model, # A network

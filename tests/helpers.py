@@ -8,7 +8,8 @@ WORDS = '''fox dog jumps lazy quick list files folder command bread dough time q
 中国 美国 泰山 文件 手机'''.split()
 TRAIN = [sys.executable, '-m', 'rerank_nb.train_reranker']
 ACCELERATE = [sys.executable, '-m', 'accelerate.commands.launch', '--main_process_port', '0']   # a free one
-CONFIG = {'bert': 'config/default_fsdp.yaml', 'xlm-roberta': 'config/xlmroberta_default_config.yaml'}
+CONFIG = {'bert': 'config/default_fsdp.yaml', 'xlm-roberta': 'config/xlmroberta_default_config.yaml',
+          'modernbert': 'config/modernbert_default_config.yaml', 'qwen3': 'config/qwen3_default_config.yaml'}
 
 
 # ---------- data and models ----------
