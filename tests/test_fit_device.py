@@ -1,5 +1,5 @@
-"Training that fits the device: a rate of its own for the head, and the runs that go on with it."
-import json, math
+"Training that fits the device: a rate of its own for the head; the mean of start and trained model."
+import json, math, shutil
 from unittest.mock import patch
 import pytest, torch
 import torch.nn.functional as F
@@ -8,7 +8,8 @@ from helpers import binary_file, command, env, finished, flags, run, still_model
 from rerank_nb import engine, trainer
 from rerank_nb.data import PairBatches, PairDataset
 from rerank_nb.files import UserError
-from rerank_nb.model import CrossEncoder
+from rerank_nb.model import CrossEncoder, average_models
+from rerank_nb.tiny import tiny_model
 from rerank_nb.trainer import TrainConfig, train
 
 
@@ -30,7 +31,8 @@ def settings(still, tmp_path):
     def make(out='out', **kw):
         usual = dict(batch_size=8, lr=1e-3, epochs=1, warmup_proportion=0., max_len=64, mixed_precision='no',
                      save_on_epoch_end=False, logging_steps=1)
-        return TrainConfig(still, binary_file(tmp_path/'t.jsonl', 8), tmp_path/out, **usual | kw)
+        given = dict(model_name_or_path=still, dataset=binary_file(tmp_path/'t.jsonl', 8), output_dir=tmp_path/out)
+        return TrainConfig(**given | usual | kw)
     return make
 
 
@@ -119,6 +121,112 @@ def test_a_checkpoint_from_before_the_setting_goes_on(settings, tmp_path):
 
 def test_a_rate_for_a_head_is_a_number_above_0(settings):
     with pytest.raises(UserError, match='--lr_head: found 0, expected a number above 0'): quiet(settings(lr_head=0))
+
+
+# ---------- the mean of start and trained model ----------
+
+@pytest.fixture
+def averaging(settings, tmp_path):
+    "The settings of a run with an evaluation that keeps what it trained."
+    usual = dict(init_average=.25, save_on_epoch_end=True, eval_dataset=binary_file(tmp_path/'d.jsonl', 6, seed=1))
+    return lambda out='out', **kw: settings(out, **usual | kw)
+
+
+def mean_of(folder, share, c):
+    "The weights that `average_models` makes of a folder and the start of a run."
+    made = average_models([folder, c.model_name_or_path], f'{c.output_dir}.mean', [share, 1 - share])
+    return load_file(f'{made}/model.safetensors')
+
+
+def test_the_saved_model_is_the_mean(averaging, tmp_path):
+    c = averaging()
+    assert quiet(c)[-1]['init_average'] == .25
+    got, epoch = weights(c), weights(c, 'epoch_1')
+    assert off(got, mean_of(tmp_path/'out/epoch_1', .25, c)) < 1e-7
+    assert off(got, epoch) > 1e-4 and off(got, load_file(f'{c.model_name_or_path}/model.safetensors')) > 1e-4
+
+
+def test_the_trained_end_is_the_best_model_where_one_is_kept(averaging, tmp_path):
+    def since_first(evals, metric): return len([r for r in evals if r['step']]) - 1
+    c = averaging(metric_for_best_model='loss', eval_steps=2)
+    with patch.object(trainer, 'since_best', since_first): quiet(c)
+    assert off(weights(c, 'best'), weights(c, 'epoch_1')) > 1e-4
+    assert off(weights(c), mean_of(tmp_path/'out/best', .25, c)) < 1e-7
+
+
+def test_auto_takes_the_best_on_the_evaluation_data(averaging, capsys):
+    c = averaging(init_average='auto', metric_for_best_model='loss', lr=2e-2)
+    chosen = quiet(c)[-1]['init_average']
+    rows = [l.split() for l in capsys.readouterr().out.split('auto, by loss\n')[1].splitlines()[1:6]]
+    said = {float(w): float(loss) for w, loss, *_ in rows}
+    assert list(said) == [0, .25, .5, .75, 1] and chosen == min(said, key=said.get)
+    assert [row[-1] for row in rows if float(row[0]) == chosen] == ['<-']
+    dev = PairDataset(c.eval_dataset)
+    labels = torch.from_numpy(dev.labels())
+    for share in said:
+        mean_of(f'{c.output_dir}/best', share, c)
+        scores = CrossEncoder.from_pretrained(f'{c.output_dir}.mean').compute_score([[p.query, p.doc] for p in dev])
+        assert said[share] == pytest.approx(F.binary_cross_entropy_with_logits(scores, labels).item(), abs=2e-4)
+    assert off(weights(c), mean_of(f'{c.output_dir}/best', chosen, c)) < 1e-7
+
+
+@pytest.mark.parametrize('accident,said', [
+    (lambda start: shutil.rmtree(start), 'no such folder'),
+    (lambda start: tiny_model(start, seed=1), 'its weights have changed')])
+def test_a_start_that_is_gone_leaves_the_trained_model(accident, said, averaging):
+    c, save = averaging(), trainer.Run.save_last
+    def happens(self):
+        save(self)
+        accident(c.model_name_or_path)
+    with patch.object(trainer.Run, 'save_last', happens), pytest.raises(UserError) as e: quiet(c)
+    assert said in str(e.value) and f'{c.output_dir}/model is the model as trained' in str(e.value)
+    assert off(weights(c), weights(c, 'epoch_1')) == 0
+
+
+def test_a_new_head_has_no_mean(averaging, tmp_path):
+    bare = tiny_model(tmp_path/'bare', head=False)
+    c = averaging(model_name_or_path=bare)
+    with pytest.raises(UserError, match='bare has no trained head'): quiet(c)
+    assert not (tmp_path/'out').exists()
+
+
+def test_a_run_that_is_stopped_while_it_looks_for_a_share_goes_on(averaging, tmp_path):
+    kw = dict(init_average='auto', resume_from_checkpoint='latest')
+    whole, part = averaging('whole', **kw), averaging('part', **kw)
+    quiet(whole)
+    choose = trainer.Run.choose_share
+    def told(self, *ends):
+        self.stop.signal = 15
+        return choose(self, *ends)
+    with patch.object(trainer.Run, 'choose_share', told), pytest.raises(SystemExit): quiet(part)
+    assert off(weights(part), weights(part, 'epoch_1')) == 0
+    engine.forget_accelerator()
+    for _ in range(2):   # and once more after its end
+        quiet(part)
+        assert off(weights(part), weights(whole)) == 0
+    path = tmp_path/'part/checkpoint_5/state.json'
+    state = json.loads(path.read_text())
+    for mark, said in ((None, 'was written without it'), (state['start'] + 1, 'its weights have changed')):
+        path.write_text(json.dumps(state | dict(start=mark)))
+        with pytest.raises(UserError, match=said): quiet(part)
+    assert off(weights(part), weights(whole)) == 0
+
+
+# ---------- in two processes ----------
+
+@pytest.mark.slow
+def test_a_mean_in_two_processes(still, tmp_path):
+    data, dev = binary_file(tmp_path/'t.jsonl', 12), binary_file(tmp_path/'d.jsonl', 6, seed=1)
+    one, two = tmp_path/'one', tmp_path/'two'
+    kw = dict(lr=1e-3, init_average='auto', mixed_precision='no', eval_dataset=dev, eval_steps=2,
+              metric_for_best_model='loss')
+    a = finished(run(*command(1), *flags(still, data, one, batch_size=16, **kw), env=env()), one)
+    p = run(*command(2), *flags(still, data, two, batch_size=8, **kw), env=env())
+    b = finished(p, two)
+    assert '--init_average auto, by loss' in p.stdout and p.stdout.count('<-') == 1, p.stdout
+    assert a[-1]['init_average'] == b[-1]['init_average']
+    x, y = (load_file(out/'model/model.safetensors') for out in (one, two))
+    assert off(x, y) < 1e-6
 
 
 @pytest.mark.slow
