@@ -8,8 +8,8 @@ __all__ = ['REMEDIES', 'ABSENT', 'EXPECTED', 'AT_LEAST_1', 'SHARES', 'TrainConfi
            'Window', 'windows', 'accumulate', 'FirstBad', 'lines_of_step', 'Judge', 'evaluate', 'Tally', 'run_settings',
            'TrainState', 'is_here', 'take_folder', 'prepare_output_dir', 'starting_point', 'trackers', 'check_types',
            'check_together', 'check_fit', 'check_config', 'freeze_embeddings', 'load_model', 'weights_mark',
-           'know_start', 'Run', 'constant_of', 'or_nothing', 'report_sharding', 'prepare', 'local_weights', 'pour',
-           'mix', 'averages_table', 'train']
+           'know_start', 'keep_inputs_only', 'save_memory', 'Run', 'constant_of', 'or_nothing', 'report_sharding',
+           'prepare', 'local_weights', 'pour', 'mix', 'averages_table', 'train']
 
 # %% ../nbs/04_trainer.ipynb #60d6a0df
 import copy, itertools, json, math, os, re, signal, time, uuid, zlib
@@ -139,6 +139,9 @@ class TrainConfig:
         'The saved model is W * trained + (1 - W) * start, which keeps more of what the start knew: 1 is the trained '
         'model, 0 the start. auto: 0, 0.25, 0.5, 0.75 or 1, whichever is best on --eval_dataset by '
         '--metric_for_best_model (or NDCG@10). Where a best model is kept, it is the trained one. Unset: no mean.', None)
+    gradient_checkpointing: bool = setting(
+        '1: of each layer only the input is kept, and the rest is computed once more in the backward pass: less '
+        'memory, more time, the same gradients.', False)
 
     def __post_init__(self):
         "What is as good as a value becomes it: a path, a number, one file in place of a list, a map in place of JSON."
@@ -772,6 +775,32 @@ def know_start(
         raise UserError(f'--init_average: {name} is not what this run began with: its weights have changed')
     at.start = mark
 
+# %% ../nbs/04_trainer.ipynb #keepin01
+def keep_inputs_only(
+    model:CrossEncoder, # To be trained
+):
+    "Let the layers compute what is between their input and output once more in the backward pass."
+    net = model.model
+    enable = getattr(net, 'activation_checkpointing_enable', None) or net.gradient_checkpointing_enable   # until 5.20
+    try: enable(dict(use_reentrant=False))
+    except ValueError as e:
+        raise UserError(f'--gradient_checkpointing: {net.config.model_type} has none in transformers ({e}): leave it '
+                        'out') from None
+
+def save_memory(
+    config:TrainConfig, # Settings of the run
+    accelerator:Accelerator, # From `make_accelerator`
+    model:CrossEncoder, # To be trained
+):
+    "`keep_inputs_only`, if a setting or accelerate's switch asks for it."
+    plugin = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
+    if plugin and plugin.activation_checkpointing:
+        plugin.activation_checkpointing = False
+        accelerator.print('fsdp_activation_checkpointing draws other dropout in the backward pass: '
+                          '--gradient_checkpointing 1 is taken in its place')
+    elif not config.gradient_checkpointing: return
+    keep_inputs_only(model)
+
 # %% ../nbs/04_trainer.ipynb #c5f54622
 class Run:
     "What a training run is made of, and where it stands; `prepare` makes one."
@@ -901,6 +930,7 @@ def prepare(
     at = TrainState(**state) if folder else TrainState(settings=settings)
     model = load_model(config)
     know_start(config, accelerator, model, at)
+    save_memory(config, accelerator, model)
     run = Run(config, accelerator, ds, dev, sampler, model, at)
     report_sharding(accelerator, run.model)
     if folder: run.restore(folder)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from helpers import binary_file, command, env, finished, flags, run, still_model
 from rerank_nb import engine, trainer
-from rerank_nb.data import PairBatches, PairDataset
+from rerank_nb.data import Pair, PairBatches, PairDataset
 from rerank_nb.files import UserError
 from rerank_nb.model import CrossEncoder, average_models
 from rerank_nb.tiny import tiny_model
@@ -212,6 +212,50 @@ def test_a_run_that_is_stopped_while_it_looks_for_a_share_goes_on(averaging, tmp
     assert off(weights(part), weights(whole)) == 0
 
 
+# ---------- layers that are computed twice ----------
+
+def gradients(model, padded, prepare):
+    "(gradients of a step with dropout, how often its first layer was computed) of a model that was prepared."
+    m, calls = CrossEncoder.from_pretrained(model).train(), []
+    prepare(m)
+    layers = next(x for x in m.model.base_model.modules() if isinstance(x, torch.nn.ModuleList))
+    norm = next(x for x in layers[0].modules() if isinstance(x, torch.nn.LayerNorm))
+    norm.register_forward_hook(lambda *_: calls.append(1))
+    batch = m.collator(64)([Pair('fox', 'the dog jumps', 1.), Pair('dog', 'lazy fox'), Pair('lazy dog', 'dog ' * 9)])
+    torch.manual_seed(0)
+    F.binary_cross_entropy_with_logits(m(batch, padded=padded), batch.labels).backward()
+    return [p.grad for p in m.parameters() if p.grad is not None], len(calls)
+
+
+def other_dropout(m):
+    "Recompute with other draws, as accelerate's switch does."
+    m.model.activation_checkpointing_enable(dict(use_reentrant=False, preserve_rng_state=False))
+
+
+@pytest.mark.parametrize('kind,padded', [('bert', False), ('bert', True), ('xlm-roberta', False), ('electra', False)])
+def test_layers_computed_twice_drop_the_same(kind, padded, tmp_path):
+    model = tiny_model(tmp_path/'m', kind, hidden_dropout_prob=.3, attention_probs_dropout_prob=.3)
+    plain, once = gradients(model, padded, lambda m: None)
+    again, twice = gradients(model, padded, trainer.keep_inputs_only)
+    assert (once, twice) == (1, 2)
+    assert all(torch.equal(x, y) for x, y in zip(plain, again))
+    wrong, _ = gradients(model, padded, other_dropout)
+    assert max((x - y).abs().max() for x, y in zip(plain, wrong)) > 1e-3   # and the comparison would see it
+
+
+def test_a_run_whose_layers_are_computed_twice_is_the_same_run(settings, tmp_path):
+    usual = dict(model_name_or_path=tiny_model(tmp_path/'dropping'))
+    plain, twice = settings('plain', **usual), settings('twice', gradient_checkpointing=True, **usual)
+    for c in (plain, twice): quiet(c)
+    assert off(weights(plain), weights(twice)) == 0
+
+
+def test_a_network_that_cannot_compute_its_layers_twice_is_named(still, settings):
+    with patch('transformers.BertForSequenceClassification.supports_gradient_checkpointing', False):
+        with pytest.raises(UserError, match='--gradient_checkpointing: bert has none in transformers'):
+            quiet(settings(gradient_checkpointing=True))
+
+
 # ---------- in two processes ----------
 
 @pytest.mark.slow
@@ -225,6 +269,20 @@ def test_a_mean_in_two_processes(still, tmp_path):
     b = finished(p, two)
     assert '--init_average auto, by loss' in p.stdout and p.stdout.count('<-') == 1, p.stdout
     assert a[-1]['init_average'] == b[-1]['init_average']
+    x, y = (load_file(out/'model/model.safetensors') for out in (one, two))
+    assert off(x, y) < 1e-6
+
+
+@pytest.mark.slow
+def test_layers_computed_twice_in_two_processes(still, tmp_path):
+    data, one, two = binary_file(tmp_path/'t.jsonl', 12), tmp_path/'one', tmp_path/'two'
+    kw = dict(lr=1e-4, mixed_precision='no', save_on_epoch_end=0, logging_steps=1)
+    finished(run(*command(1), *flags(still, data, one, batch_size=16, **kw), env=env()), one)
+    *start, script = command(2)
+    start += ['--fsdp_activation_checkpointing', 'true', script]
+    p = run(*start, *flags(still, data, two, batch_size=8, **kw), env=env())
+    finished(p, two)
+    assert '--gradient_checkpointing 1 is taken in its place' in p.stdout, p.stdout
     x, y = (load_file(out/'model/model.safetensors') for out in (one, two))
     assert off(x, y) < 1e-6
 
