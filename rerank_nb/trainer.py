@@ -9,12 +9,13 @@ __all__ = ['REMEDIES', 'ABSENT', 'EXPECTED', 'AT_LEAST_1', 'SHARES', 'TrainConfi
            'TrainState', 'is_here', 'take_folder', 'prepare_output_dir', 'starting_point', 'trackers', 'check_types',
            'check_together', 'check_fit', 'check_config', 'freeze_embeddings', 'load_model', 'weights_mark',
            'know_start', 'keep_inputs_only', 'save_memory', 'Run', 'constant_of', 'or_nothing', 'report_sharding',
-           'prepare', 'local_weights', 'pour', 'mix', 'averages_table', 'train']
+           'prepare', 'local_weights', 'pour', 'mix', 'averages_table', 'NoRoom', 'Allocated', 'activations',
+           'free_memory', 'memory_table', 'dry_run', 'train']
 
 # %% ../nbs/04_trainer.ipynb #60d6a0df
 import copy, itertools, json, math, os, re, signal, time, uuid, zlib
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial, reduce
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
@@ -23,14 +24,18 @@ from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import DistributedType, set_seed
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
+from torch.utils.weak import WeakIdKeyDictionary
 from transformers import get_cosine_schedule_with_warmup
 from .checkpoint import RECORDS, TRACKER_FILES, check_same, claim, find_checkpoint, free_reserved, in_the_way
 from .checkpoint import load_checkpoint, own_files, prune_checkpoints, remove_own, reserve_model, rewind_folder
 from .checkpoint import save_checkpoint, save_model, seed_step, series
 from .data import LABEL2ID, ListBatches, PairBatches, PairDataset, describe, guess_format
 from .data import label_warnings, read_label2id, remedied
-from .files import NotWritten, UserError, atomic_file, checksum, locked, patch, setting, steady_output, writing
+from .files import NotWritten, UserError, atomic_file, checksum, in_units, locked, patch, setting, steady_output
+from .files import writing
 from .engine import StopSignal, check_layers, distribute, forget_accelerator, ignore_signals
 from .engine import make_accelerator, on_main, sharding_table, stopped
 from .losses import LOSSES, constant_loss, get_loss, perfect_loss
@@ -142,6 +147,9 @@ class TrainConfig:
     gradient_checkpointing: bool = setting(
         '1: of each layer only the input is kept, and the rest is computed once more in the backward pass: less '
         'memory, more time, the same gradients.', False)
+    dry_run: bool = setting(
+        '1: say what memory a process needs and whether it is there, by running the longest batch once. Nothing is '
+        'trained or written.', False)
 
     def __post_init__(self):
         "What is as good as a value becomes it: a path, a number, one file in place of a list, a map in place of JSON."
@@ -1253,12 +1261,134 @@ def finish(self:Run):
     self.accelerator.print(f'model: {self.saved}')
     forget_accelerator()
 
+# %% ../nbs/04_trainer.ipynb #dryrun01
+class NoRoom(MemoryError): "More memory would be needed than there is."
+
+class Allocated(TorchDispatchMode):
+    "Counts the bytes of the tensors that are made inside; `peak` is the most at a time."
+    def __init__(self,
+        most:float=math.inf, # `NoRoom` when there are more bytes at a time
+    ):
+        super().__init__()
+        self.live, self.peak, self.most = WeakIdKeyDictionary(), 0, most
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        given = _storages((args, kwargs))
+        new = [s for s in _storages(out) if s not in self.live and not any(s is g for g in given)]   # no views
+        for s in new: self.live[s] = None
+        if new: self.peak = max(self.peak, sum(s.nbytes() for s in self.live))   # FSDP resizes some
+        if self.peak > self.most: raise NoRoom
+        return out
+
+def _storages(values):
+    "The memory of the tensors among some values."
+    return [t.untyped_storage() for t in tree_leaves(values) if type(t) in (torch.Tensor, torch.nn.Parameter)]
+
+# %% ../nbs/04_trainer.ipynb #dryrun04
+@patch
+def longest_batch(self:Run,
+    among:int=500, # Batches of the first epoch to look at
+): # Packed
+    "The batch with most tokens of those that this process begins with."
+    self.ds.set_epoch(1)
+    self.sampler.set_epoch(1)
+    batches = (self.collator(self.ds.__getitems__(places)) for places in itertools.islice(self.sampler, among))
+    return max(batches, key=lambda batch: len(batch.input_ids))
+
+def _forward_and_backward(accelerator, model, batch, loss_type):
+    groups, batch = batch.groups, batch.to(accelerator.device)
+    accelerator.backward(get_loss(loss_type)(model(batch).float(), batch.labels, groups).sum())
+
+def activations(
+    accelerator:Accelerator, # From `make_accelerator`
+    model, # Prepared CrossEncoder
+    batch, # Packed
+    loss_type:str, # A name in LOSSES
+    most:float=math.inf, # Bytes that there are
+)->int: # Bytes, beside parameters and gradients; None if it is more than there are
+    "The most that a forward and a backward pass hold at a time."
+    for p in model.parameters(): p.grad = torch.zeros_like(p) if p.requires_grad else None
+    cuda, one = accelerator.device.type == 'cuda', accelerator.num_processes == 1
+    if cuda: torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated() if cuda else 0
+    made = nullcontext() if cuda else Allocated(most if one else math.inf)   # none leaves the others waiting
+    try:
+        with made: _forward_and_backward(accelerator, model.train(), batch, loss_type)
+    except (NoRoom, torch.OutOfMemoryError): return None
+    return torch.cuda.max_memory_allocated() - before if cuda else made.peak
+
+# %% ../nbs/04_trainer.ipynb #dryrun07
+def free_memory(
+    device:torch.device, # Where a process computes
+)->int: # Bytes
+    "What memory there is: a GPU's that is free, or the machine's that is available, shared by its processes."
+    if device.type == 'cuda': return torch.cuda.mem_get_info(device)[0]
+    try: said = re.search(r'MemAvailable: +(\d+) kB', Path('/proc/meminfo').read_text())
+    except OSError: said = None   # no Linux: all that is built in
+    there = int(said[1]) * 1024 if said else os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    return there // int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+
+def memory_table(
+    needs:dict, # Name -> bytes of a process; None: more than there is
+    there:int, # Bytes that a process may have
+)->str: # Lines
+    "What a process needs, beside what there is."
+    fits = None not in needs.values() and sum(needs.values()) <= there
+    rows = {**needs, 'together': sum(needs.values()) if None not in needs.values() else None, 'there is': there}
+    lines = [f'{name:<12}' + (f'{in_units(n):>9}' if n is not None else ' too much') for name, n in rows.items()]
+    if fits: return '\n'.join([*lines, 'It fits.'])
+    return '\n'.join([*lines, 'It does not fit. What needs less: a smaller --batch_size with more '
+                      '--gradient_accumulation_steps, a smaller --max_len, --gradient_checkpointing 1, '
+                      '--freeze_embeddings 1, more processes under FSDP'])
+
+# %% ../nbs/04_trainer.ipynb #dryrun10
+def _size(params):
+    "Bytes that this process holds of some parameters."
+    held = [p.to_local() if hasattr(p, 'to_local') else p for p in params]
+    return sum(w.numel() * w.element_size() for w in held)
+
+@patch
+def needs(self:Run, there)->tuple: # (name -> bytes, the batch that was run)
+    "What this process needs."
+    trained = _size(p for p in self.model.parameters() if p.requires_grad)
+    found = dict(parameters=_size(self.model.parameters()), gradients=trained, optimizer=2 * trained)
+    batch, left = self.longest_batch(), there - sum(found.values())
+    held = activations(self.accelerator, self.model, batch, self.config.loss_type, left) if left > 0 else None
+    return found | dict(activations=held), batch
+
+def _largest(accelerator, mine):
+    "Of all processes the one that needs most."
+    n, rows = accelerator.num_processes, [mine]
+    if n > 1: torch.distributed.all_gather_object(rows := [None]*n, mine)
+    return max(rows, key=lambda row: (None in row[0].values(), sum(v or 0 for v in row[0].values())))
+
+def dry_run(
+    config:TrainConfig, # Settings of the run
+)->dict: # Name -> bytes; None: more than there is
+    "Print what memory a process needs and whether it is there; nothing is written."
+    config = replace(check_config(config), compile=False)
+    ds, dev = open_data(config)
+    accelerator = make_accelerator(config.output_dir, config.mixed_precision, None, config.ddp_timeout)
+    there, sampler = free_memory(accelerator.device), make_batches(config, ds, accelerator)
+    model = load_model(config)
+    save_memory(config, accelerator, model)
+    needs, batch = Run(config, accelerator, ds, dev, sampler, model, TrainState()).needs(there)
+    needs, *size = _largest(accelerator, (needs, len(batch), len(batch.input_ids)))
+    accelerator.print('dry run: {}, the longest batch has {:,} pairs and {:,} tokens; a process needs\n{}'.format(
+        f'{accelerator.num_processes} x {accelerator.device.type}', *size, memory_table(needs, there)))
+    forget_accelerator()
+    return needs
+
 # %% ../nbs/04_trainer.ipynb #bf23f858
 def train(
     config:TrainConfig, # Settings of the run
 )->list: # The records of metrics.jsonl
     "Train a reranker; the last model is in output_dir/model. The same function serves script, launcher and notebook."
     with steady_output(), ExitStack() as held:
+        if config.dry_run:
+            dry_run(config)
+            return []
         run = prepare(config, held)
         accelerator, model, at = run.accelerator, run.model, run.at
         stop = held.enter_context(run.stop)

@@ -1,5 +1,6 @@
-"Training that fits the device: a rate of its own for the head; the mean of start and trained model."
-import json, math, shutil
+"""Training that fits the device: a rate of its own for the head; the mean of start and trained model; layers that are
+computed twice; what memory a run needs."""
+import json, math, re, shutil
 from unittest.mock import patch
 import pytest, torch
 import torch.nn.functional as F
@@ -7,7 +8,7 @@ from safetensors.torch import load_file
 from helpers import binary_file, command, env, finished, flags, run, still_model
 from rerank_nb import engine, trainer
 from rerank_nb.data import Pair, PairBatches, PairDataset
-from rerank_nb.files import UserError
+from rerank_nb.files import UserError, in_units
 from rerank_nb.model import CrossEncoder, average_models
 from rerank_nb.tiny import tiny_model
 from rerank_nb.trainer import TrainConfig, train
@@ -256,7 +257,45 @@ def test_a_network_that_cannot_compute_its_layers_twice_is_named(still, settings
             quiet(settings(gradient_checkpointing=True))
 
 
+# ---------- what a run needs ----------
+
+def dry(c, capsys):
+    "What a dry run says, by line."
+    assert quiet(c) == []
+    said = capsys.readouterr().out
+    return {line[:12].strip(): line[12:].strip() for line in said.splitlines()}
+
+
+def test_a_dry_run_says_what_a_process_needs_and_writes_nothing(settings, still, tmp_path, capsys):
+    said = dry(settings(dry_run=True), capsys)
+    size = in_units(sum(4 * w.numel() for w in load_file(f'{still}/model.safetensors').values()))
+    assert (said['parameters'], said['gradients']) == (size, size) and 'It fits.' in said, said
+    assert not (tmp_path/'out').exists()
+
+
+def test_a_dry_run_on_a_small_machine(settings, capsys):
+    for there, row in ((3 * 10**5, 'activations'), (10**5, 'activations')):   # not for them, not even for the weights
+        with patch.object(trainer, 'free_memory', lambda device: there): said = dry(settings(dry_run=True), capsys)
+        assert said[row] == said['together'] == 'too much' and 'It does not' in said, said
+
+
+def test_activations_grow_with_the_batch(still, settings):
+    acc, m = engine.make_accelerator(), CrossEncoder.from_pretrained(still)
+    one, two = ([Pair('fox', 'the dog jumps over', 1., i) for i in range(n)] for n in (20, 40))
+    a, b = (trainer.activations(acc, m, m.collator(64)(pairs), 'classfication') for pairs in (one, two))
+    assert a > 20 * 8 * 32 * 4 * 10 and b / a == pytest.approx(2, abs=.1)   # more than ten states of a layer
+
+
 # ---------- in two processes ----------
+
+@pytest.mark.slow
+def test_a_dry_run_in_two_processes(still, tmp_path):
+    words = flags(still, binary_file(tmp_path/'t.jsonl', 12), tmp_path/'out', batch_size=8, mixed_precision='no')
+    one, two = (run(*command(n, script='rerank_nb/train_reranker.py'), *words, '--dry_run', env=env()) for n in (1, 2))
+    sizes = [float(re.search(r'parameters +([\d.]+) kB', p.stdout)[1]) for p in (one, two)]
+    assert sizes[1] / sizes[0] == pytest.approx(.5, abs=.05) and '2 x cpu' in two.stdout, (one, two)
+    assert not (tmp_path/'out').exists()
+
 
 @pytest.mark.slow
 def test_a_mean_in_two_processes(still, tmp_path):
