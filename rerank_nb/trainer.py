@@ -34,6 +34,7 @@ from .checkpoint import load_checkpoint, own_files, prune_checkpoints, remove_ow
 from .checkpoint import save_checkpoint, save_model, seed_step, series
 from .data import LABEL2ID, ListBatches, PairBatches, PairDataset, describe, guess_format
 from .data import label_warnings, read_label2id, remedied
+from .data import TEMPLATES, split_template
 from .files import NotWritten, UserError, atomic_file, checksum, in_units, locked, patch, setting, steady_output
 from .files import writing
 from .engine import StopSignal, check_layers, distribute, forget_accelerator, ignore_signals
@@ -90,6 +91,10 @@ class TrainConfig:
         'Batches a step; the gradient is exactly that of one batch so many times as large.', 1)
     max_len: int = setting(
         'Longest pair in tokens. The document is cut first, the query only when it alone is too long.', 512)
+    query_template: str | None = setting(
+        "Words that the model wants around each query, {} for its text: 'query: {}'. They become part of the tokenizer "
+        'and of every model that the run saves. Unset: as the tokenizer has it.', None)
+    doc_template: str | None = setting("The same for documents: 'passage: {}'.", None)
     seed: int = setting('Seed of order, drawing, dropout and a new head.', 42)
     eval_dataset: list[str] = setting(
         'Files to evaluate on before training and after each epoch, in the format of --dataset: loss, NDCG@10, MRR@10, '
@@ -499,8 +504,8 @@ def run_settings(
     "What decides the mathematics of a run. Of batch size, accumulation and processes only the product counts."
     loss = get_loss(config.loss_type)
     units = dict(pair='pairs', query='queries')[loss.per]
-    keys = ('epochs', 'lr', 'lr_head', 'warmup_proportion', 'weight_decay', 'max_grad_norm', 'max_len',
-            'seed', 'freeze_embeddings', 'fit_head', 'negatives_per_query', 'group_size')
+    keys = ('epochs', 'lr', 'lr_head', 'warmup_proportion', 'weight_decay', 'max_grad_norm', 'max_len', 'seed',
+            'freeze_embeddings', 'fit_head', 'negatives_per_query', 'group_size', *TEMPLATES)
     return {'data (its content)': reduce(lambda crc, p: checksum(p, crc), ds.paths, 0),
             f'{units} a step over all processes': sampler.a_step,
             'loss_type': loss.fn.__name__, 'label2id': config.targets, **{k: getattr(config, k) for k in keys}}
@@ -728,6 +733,8 @@ def check_config(
     need(config.on_bad_line in ('error', 'skip'), 'on_bad_line', 'error or skip')
     need(config.mixed_precision in (None, 'no', 'bf16', 'fp16'), 'mixed_precision', 'no, bf16 or fp16')
     need(config.num_labels == 1, 'num_labels', '1: a reranker gives one score a pair')
+    for flag in TEMPLATES:
+        if given(flag): split_template(f'--{flag}', getattr(config, flag))
     for flag in AT_LEAST_1:
         need(not given(flag) or getattr(config, flag) >= 1, flag, 'a whole number of at least 1')
     for flag in ('weight_decay', 'max_grad_norm'): need(getattr(config, flag) >= 0, flag, 'a number of at least 0')
@@ -769,7 +776,8 @@ def load_model(config:TrainConfig)->CrossEncoder:
     "The model that a run begins with; where it has no trained head, a new one that follows from the seed."
     set_seed(config.seed)
     model = CrossEncoder.from_pretrained(config.model_name_or_path, config.num_labels, config.loss_type,
-                                         trust_remote_code=config.trust_remote_code)
+                                         trust_remote_code=config.trust_remote_code,
+                                         query_template=config.query_template, doc_template=config.doc_template)
     if config.fit_head and model.new_head:
         raise UserError(f'--fit_head: {config.model_name_or_path} has no trained head, so its scores have no order '
                         'to keep: leave it out')

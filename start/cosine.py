@@ -18,7 +18,7 @@ from torch.nn.functional import cosine_similarity
 from transformers import BertConfig, BertForSequenceClassification
 from apart import readout
 from lists import BASE, OUT, read_jsonl
-from rerank_nb.base import E5, PREFIXES, BaseFile, make_tokenizer, pieces_to_keep
+from rerank_nb.base import E5, E5_WORDS, BaseFile, make_tokenizer, pieces_to_keep
 from rerank_nb.files import atomic_folder
 from teachers import SCALE
 
@@ -29,7 +29,7 @@ STEP, GAIN, LINEAR = .3, .1, .3        # z a standard deviation; score a product
 def tokenizer_of(path):
     f = BaseFile(path)
     keep = pieces_to_keep(f.pieces)
-    return make_tokenizer([f.pieces[i] for i in keep], f.scores[keep], f.config['max_position_embeddings'], PREFIXES)
+    return make_tokenizer([f.pieces[i] for i in keep], f.scores[keep], f.config['max_position_embeddings'], E5_WORDS)
 
 
 def some_pairs(rng, tokenizer, n=300):
