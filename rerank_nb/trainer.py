@@ -35,8 +35,8 @@ from .checkpoint import save_checkpoint, save_model, seed_step, series
 from .data import LABEL2ID, ListBatches, PairBatches, PairDataset, describe, guess_format
 from .data import label_warnings, read_label2id, remedied
 from .data import TEMPLATES, split_template
-from .files import NotWritten, UserError, atomic_file, checksum, in_units, locked, patch, setting, steady_output
-from .files import writing
+from .files import NotWritten, UserError, atomic_file, checksum, in_units, locked, patch, setting
+from .files import steady_output, writing
 from .engine import StopSignal, check_layers, distribute, forget_accelerator, ignore_signals
 from .engine import make_accelerator, on_main, sharding_table, stopped
 from .losses import LOSSES, constant_loss, fit_scale, get_loss, perfect_loss
@@ -151,7 +151,8 @@ class TrainConfig:
     init_average: str | None = setting(
         'The saved model is W * trained + (1 - W) * start, which keeps more of what the start knew: 1 is the trained '
         'model, 0 the start. auto: 0, 0.25, 0.5, 0.75 or 1, whichever is best on --eval_dataset by '
-        '--metric_for_best_model (or NDCG@10). Where a best model is kept, it is the trained one. Unset: no mean.', None)
+        '--metric_for_best_model (or NDCG@10). Where a best model is kept, it is the trained one. Unset: no mean.',
+        None)
     gradient_checkpointing: bool = setting(
         '1: of each layer only the input is kept, and the rest is computed once more in the backward pass: less '
         'memory, more time, the same gradients.', False)
