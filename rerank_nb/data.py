@@ -1357,11 +1357,12 @@ def words_around(
     _check_known(tokenizer, name, template, way)
     return Around(template, list(way[:at]), list(way[at+1:]))
 
-# %% ../nbs/00_data.ipynb #prompt0a
+# %% ../nbs/00_data.ipynb #prompt10
 from itertools import takewhile
 from tokenizers import normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
+# %% ../nbs/00_data.ipynb #prompt0a
 _LEAD = dict(type='Prepend', prepend=' ')   # the normaliser that makes a space the beginning of each text
 
 def _normalizers(tokenizer):
@@ -1474,6 +1475,7 @@ def _lead_and_words(tokenizer, templates):
         try: return ' ', words(' ')
         except UserError: raise e from None
 
+# %% ../nbs/00_data.ipynb #prompt15
 def _fills(tokenizer, fixed, types, encode):
     "Does a tokenizer put two texts into this frame? `encode` gives the tokens of (side, text)."
     for pair in zip(_PROBES, _PROBES[::-1]):
