@@ -1416,7 +1416,7 @@ class _Apart(NamedTuple):
     words: list # `Around` of query and document
 
 _SAME = ('model_max_length', 'padding_side', 'truncation_side', 'model_input_names', 'chat_template',
-         'clean_up_tokenization_spaces')
+         'clean_up_tokenization_spaces', 'extra_special_tokens')
 
 def _take_apart(tokenizer):
     told = {name: tokenizer.init_kwargs[name] for name in TEMPLATES if name in tokenizer.init_kwargs}
@@ -1492,6 +1492,7 @@ def _check_can_hold(tokenizer):
         raise UserError(f'{TEMPLATES[0]}, {TEMPLATES[1]}: {type(tokenizer).__name__} runs in Python only and keeps no '
                         f'words around a text: write them into the texts of the data, or give the folder a '
                         f'tokenizer.json')
+    pair_template(tokenizer)   # says what is wrong with one that cannot read
 
 def _check_frame(done):
     if not done:
