@@ -1357,11 +1357,12 @@ def words_around(
     _check_known(tokenizer, name, template, way)
     return Around(template, list(way[:at]), list(way[at+1:]))
 
-# %% ../nbs/00_data.ipynb #prompt0a
+# %% ../nbs/00_data.ipynb #prompt10
 from itertools import takewhile
 from tokenizers import normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
+# %% ../nbs/00_data.ipynb #prompt0a
 _LEAD = dict(type='Prepend', prepend=' ')   # the normaliser that makes a space the beginning of each text
 
 def _normalizers(tokenizer):
@@ -1415,7 +1416,7 @@ class _Apart(NamedTuple):
     words: list # `Around` of query and document
 
 _SAME = ('model_max_length', 'padding_side', 'truncation_side', 'model_input_names', 'chat_template',
-         'clean_up_tokenization_spaces')
+         'clean_up_tokenization_spaces', 'extra_special_tokens')
 
 def _take_apart(tokenizer):
     told = {name: tokenizer.init_kwargs[name] for name in TEMPLATES if name in tokenizer.init_kwargs}
@@ -1474,6 +1475,7 @@ def _lead_and_words(tokenizer, templates):
         try: return ' ', words(' ')
         except UserError: raise e from None
 
+# %% ../nbs/00_data.ipynb #prompt15
 def _fills(tokenizer, fixed, types, encode):
     "Does a tokenizer put two texts into this frame? `encode` gives the tokens of (side, text)."
     for pair in zip(_PROBES, _PROBES[::-1]):
@@ -1490,6 +1492,7 @@ def _check_can_hold(tokenizer):
         raise UserError(f'{TEMPLATES[0]}, {TEMPLATES[1]}: {type(tokenizer).__name__} runs in Python only and keeps no '
                         f'words around a text: write them into the texts of the data, or give the folder a '
                         f'tokenizer.json')
+    pair_template(tokenizer)   # says what is wrong with one that cannot read
 
 def _check_frame(done):
     if not done:

@@ -2,13 +2,13 @@
 import json
 import pytest, torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from helpers import binary_file
 from rerank_nb import base
-from rerank_nb.data import encode_pairs, pair_template, read_templates, with_templates
+from rerank_nb.data import TEMPLATES, encode_pairs, pair_template, read_templates, with_templates
 from rerank_nb.files import UserError
-from rerank_nb.model import CrossEncoder
+from rerank_nb.model import CrossEncoder, apply_templates
 from rerank_nb.tiny import TEXT, tiny_model, tiny_tokenizer
 
 PAIRS = [['how do i list the files', 'use the command ls'], ['我喜欢中国', 'lazy dog 7'], ['(bread', '-1 "é']]
@@ -116,6 +116,15 @@ def test_the_saved_folder_scores_the_same_everywhere(model_type, kind, cls, tmp_
     assert [raw.encode(*p).ids for p in PAIRS] == [tok(*p)['input_ids'] for p in PAIRS]
     assert (auto - scores).abs().max() < 1e-5 and (st - scores).abs().max() < 1e-5
     assert torch.equal(CrossEncoder.from_pretrained(folder).compute_score(PAIRS), scores)
+
+
+@pytest.mark.parametrize('model_type, kind', [
+    ('electra', 'bert'), ('mpnet', 'bert'), ('camembert', 'xlmr'), ('deberta-v2', 'xlmr'), ('gemma3_text', 'xlmr'),
+    ('modernbert', 'roberta'), ('eurobert', 'qwen'), ('llama', 'qwen')])
+def test_the_files_keep_them_whatever_class_transformers_has_for_the_family(model_type, kind):
+    config = AutoConfig.for_model(model_type)
+    kept = apply_templates(model_type, config, TOKENIZERS[kind], *WORDS)
+    assert read_templates(kept) == dict(zip(TEMPLATES, WORDS)) and kept('a', 'b') != TOKENIZERS[kind]('a', 'b')
 
 
 def test_a_class_that_would_lose_them_is_refused(tmp_path):
