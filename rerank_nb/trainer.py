@@ -10,7 +10,7 @@ __all__ = ['REMEDIES', 'ABSENT', 'EXPECTED', 'AT_LEAST_1', 'SHARES', 'TrainConfi
            'check_together', 'check_fit', 'check_config', 'freeze_embeddings', 'load_model', 'weights_mark',
            'know_start', 'keep_inputs_only', 'save_memory', 'Run', 'constant_of', 'or_nothing', 'report_sharding',
            'prepare', 'local_weights', 'pour', 'mix', 'averages_table', 'NoRoom', 'Allocated', 'activations',
-           'free_memory', 'memory_table', 'dry_run', 'train']
+           'left_of_share', 'free_memory', 'memory_table', 'dry_run', 'train']
 
 # %% ../nbs/04_trainer.ipynb #60d6a0df
 import copy, itertools, json, math, os, re, signal, time, uuid, zlib
@@ -34,8 +34,8 @@ from .checkpoint import load_checkpoint, own_files, prune_checkpoints, remove_ow
 from .checkpoint import save_checkpoint, save_model, seed_step, series
 from .data import LABEL2ID, ListBatches, PairBatches, PairDataset, describe, guess_format
 from .data import label_warnings, read_label2id, remedied
-from .files import NotWritten, UserError, atomic_file, checksum, in_units, locked, patch, setting, steady_output
-from .files import writing
+from .files import NotWritten, UserError, atomic_file, checksum, in_units, locked, patch, setting
+from .files import steady_output, writing
 from .engine import StopSignal, check_layers, distribute, forget_accelerator, ignore_signals
 from .engine import make_accelerator, on_main, sharding_table, stopped
 from .losses import LOSSES, constant_loss, get_loss, perfect_loss
@@ -143,7 +143,8 @@ class TrainConfig:
     init_average: str | None = setting(
         'The saved model is W * trained + (1 - W) * start, which keeps more of what the start knew: 1 is the trained '
         'model, 0 the start. auto: 0, 0.25, 0.5, 0.75 or 1, whichever is best on --eval_dataset by '
-        '--metric_for_best_model (or NDCG@10). Where a best model is kept, it is the trained one. Unset: no mean.', None)
+        '--metric_for_best_model (or NDCG@10). Where a best model is kept, it is the trained end. Unset: no '
+        'mean.', None)
     gradient_checkpointing: bool = setting(
         '1: of each layer only the input is kept, and the rest is computed once more in the backward pass: less '
         'memory, more time, the same gradients.', False)
@@ -482,8 +483,8 @@ def run_settings(
     "What decides the mathematics of a run. Of batch size, accumulation and processes only the product counts."
     loss = get_loss(config.loss_type)
     units = dict(pair='pairs', query='queries')[loss.per]
-    keys = ('epochs', 'lr', 'lr_head', 'warmup_proportion', 'weight_decay', 'max_grad_norm', 'max_len',
-            'seed', 'freeze_embeddings', 'negatives_per_query', 'group_size')
+    keys = ('epochs', 'lr', 'warmup_proportion', 'weight_decay', 'max_grad_norm', 'max_len', 'seed',
+            'freeze_embeddings', 'lr_head', 'negatives_per_query', 'group_size')
     return {'data (its content)': reduce(lambda crc, p: checksum(p, crc), ds.paths, 0),
             f'{units} a step over all processes': sampler.a_step,
             'loss_type': loss.fn.__name__, 'label2id': config.targets, **{k: getattr(config, k) for k in keys}}
@@ -789,7 +790,7 @@ def keep_inputs_only(
 ):
     "Let the layers compute what is between their input and output once more in the backward pass."
     net = model.model
-    enable = getattr(net, 'activation_checkpointing_enable', None) or net.gradient_checkpointing_enable   # until 5.20
+    enable = getattr(net, 'activation_checkpointing_enable', None) or net.gradient_checkpointing_enable   # its older name
     try: enable(dict(use_reentrant=False))
     except ValueError as e:
         raise UserError(f'--gradient_checkpointing: {net.config.model_type} has none in transformers ({e}): leave it '
@@ -1319,6 +1320,15 @@ def activations(
     return torch.cuda.max_memory_allocated() - before if cuda else made.peak
 
 # %% ../nbs/04_trainer.ipynb #dryrun07
+def left_of_share(
+    folder='/sys/fs/cgroup', # Where the system keeps the account of this container
+)->float: # Bytes; infinite where there is no limit
+    "What a container may still take: its limit, less what it uses; files that are only cached count as free."
+    try: most, now, stat = (Path(folder, f'memory.{n}').read_text() for n in ('max', 'current', 'stat'))
+    except OSError: return math.inf
+    cached = re.search(r'^inactive_file (\d+)', stat, re.M)
+    return int(most) - int(now) + int(cached[1] if cached else 0) if most.strip() != 'max' else math.inf
+
 def free_memory(
     device:torch.device, # Where a process computes
 )->int: # Bytes
@@ -1327,7 +1337,7 @@ def free_memory(
     try: said = re.search(r'MemAvailable: +(\d+) kB', Path('/proc/meminfo').read_text())
     except OSError: said = None   # no Linux: all that is built in
     there = int(said[1]) * 1024 if said else os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    return there // int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    return min(there, left_of_share()) // int(os.environ.get('LOCAL_WORLD_SIZE', 1))
 
 def memory_table(
     needs:dict, # Name -> bytes of a process; None: more than there is
