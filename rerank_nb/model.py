@@ -653,7 +653,8 @@ def apply_templates(
         again = AutoTokenizer.from_pretrained(folder)
     if any(again(*p)['input_ids'] != new(*p)['input_ids'] for p in ('ab', ('What 7', '我 é'))):
         raise UserError(f'{name}: {type(again).__name__} of transformers does not keep query_template and doc_template '
-                        f'when it is loaded again: write the words into the texts of the data')
+                        f'when it is loaded again: end the words with a line break in place of a space, or '
+                        f'write them into the texts of the data')
     _say_templates(name, read_templates(tokenizer), read_templates(new))
     return new
 

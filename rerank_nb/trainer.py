@@ -10,7 +10,7 @@ __all__ = ['REMEDIES', 'ABSENT', 'EXPECTED', 'AT_LEAST_1', 'SHARES', 'TrainConfi
            'check_types', 'check_together', 'check_fit', 'check_config', 'freeze_embeddings', 'load_model',
            'weights_mark', 'know_start', 'keep_inputs_only', 'save_memory', 'Run', 'constant_of', 'or_nothing',
            'report_sharding', 'prepare', 'local_weights', 'pour', 'mix', 'averages_table', 'NoRoom', 'Allocated',
-           'activations', 'free_memory', 'memory_table', 'dry_run', 'train']
+           'activations', 'left_of_share', 'free_memory', 'memory_table', 'dry_run', 'train']
 
 # %% ../nbs/04_trainer.ipynb #60d6a0df
 import copy, itertools, json, math, os, re, signal, time, uuid, zlib
@@ -151,8 +151,8 @@ class TrainConfig:
     init_average: str | None = setting(
         'The saved model is W * trained + (1 - W) * start, which keeps more of what the start knew: 1 is the trained '
         'model, 0 the start. auto: 0, 0.25, 0.5, 0.75 or 1, whichever is best on --eval_dataset by '
-        '--metric_for_best_model (or NDCG@10). Where a best model is kept, it is the trained one. Unset: no mean.',
-        None)
+        '--metric_for_best_model (or NDCG@10). Where a best model is kept, it is the trained end. Unset: no '
+        'mean.', None)
     gradient_checkpointing: bool = setting(
         '1: of each layer only the input is kept, and the rest is computed once more in the backward pass: less '
         'memory, more time, the same gradients.', False)
@@ -821,7 +821,7 @@ def keep_inputs_only(
 ):
     "Let the layers compute what is between their input and output once more in the backward pass."
     net = model.model
-    enable = getattr(net, 'activation_checkpointing_enable', None) or net.gradient_checkpointing_enable   # until 5.20
+    enable = getattr(net, 'activation_checkpointing_enable', None) or net.gradient_checkpointing_enable   # its older name
     try: enable(dict(use_reentrant=False))
     except ValueError as e:
         raise UserError(f'--gradient_checkpointing: {net.config.model_type} has none in transformers ({e}): leave it '
@@ -1369,6 +1369,15 @@ def activations(
     return torch.cuda.max_memory_allocated() - before if cuda else made.peak
 
 # %% ../nbs/04_trainer.ipynb #dryrun07
+def left_of_share(
+    folder='/sys/fs/cgroup', # Where the system keeps the account of this container
+)->float: # Bytes; infinite where there is no limit
+    "What a container may still take: its limit, less what it uses; files that are only cached count as free."
+    try: most, now, stat = (Path(folder, f'memory.{n}').read_text() for n in ('max', 'current', 'stat'))
+    except OSError: return math.inf
+    cached = re.search(r'^inactive_file (\d+)', stat, re.M)
+    return int(most) - int(now) + int(cached[1] if cached else 0) if most.strip() != 'max' else math.inf
+
 def free_memory(
     device:torch.device, # Where a process computes
 )->int: # Bytes
@@ -1377,7 +1386,7 @@ def free_memory(
     try: said = re.search(r'MemAvailable: +(\d+) kB', Path('/proc/meminfo').read_text())
     except OSError: said = None   # no Linux: all that is built in
     there = int(said[1]) * 1024 if said else os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    return there // int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    return min(there, left_of_share()) // int(os.environ.get('LOCAL_WORLD_SIZE', 1))
 
 def memory_table(
     needs:dict, # Name -> bytes of a process; None: more than there is
