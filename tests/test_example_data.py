@@ -1,12 +1,13 @@
 "The example data keeps its own rules."
+import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import combinations
 import numpy as np
 import pytest
 from rerank_nb.data import PairDataset
 from rerank_nb.metrics import ranking_metrics
-from rerank_nb.mining import BM25
+from rerank_nb.mining import BM25, words
 from helpers import ROOT
 
 FILES = {'binary_train': 'binary', 'binary_dev': 'binary', 'graded_train': 'graded', 'graded_dev': 'graded'}
@@ -130,3 +131,57 @@ def test_the_short_file_is_the_beginning_of_the_whole_one(name):
     short, whole = path(name, 'example_data').read_text(encoding='utf-8'), path(name).read_text(encoding='utf-8')
     assert short.endswith('\n') and whole.startswith(short) and len(whole) > 2*len(short)
     assert set(documents(name)) >= {p.doc for p in PairDataset(path(name, 'example_data'))}
+
+
+# --- parallel.jsonl ---------------------------------------------------------------------------------------------------
+SECTIONS = [json.loads(l) for l in (ROOT/'example_data/parallel.jsonl').read_text(encoding='utf-8').splitlines()]
+SMALL_WORDS = set('a an and are be by can do does for how i in is it may me my no of on or the to up what when where '
+                  'which who you your'.split())
+
+
+def test_parallel_sections_are_96_of_16_topics():
+    assert Counter(Counter(s['topic'] for s in SECTIONS).values()) == {6: 16}
+    for s in SECTIONS: assert set(s) == {'topic', 'query', 'doc'} and set(s['query']) == set(s['doc']) == {'en', 'zh'}
+
+
+@pytest.mark.parametrize('side', ['query', 'doc'])
+@pytest.mark.parametrize('language', ['en', 'zh'])
+def test_parallel_texts_are_of_their_language_and_stand_once(language, side):
+    texts = [s[side][language] for s in SECTIONS]
+    assert len({''.join(words(t)) for t in texts}) == len(texts)
+    for t in texts:
+        assert t == ' '.join(t.split())
+        if language == 'en': assert t.isascii(), t
+        else: assert len(re.findall('[\u4e00-\u9fff]', t)) > .7 * len(t) and not re.search('[,;!?:]', t), t
+
+
+def test_parallel_texts_have_25_to_60_words_and_translations_of_their_length():
+    for s in SECTIONS:
+        n = len(s['doc']['en'].split())
+        assert 25 <= n <= 60 and 1 <= len(s['doc']['zh']) / n <= 2, s['query']
+
+
+@pytest.mark.parametrize('language', ['en', 'zh'])
+def test_parallel_headings_are_not_in_their_texts_but_their_words_in_others(language):
+    "Each heading has a word that another text of its topic has, and BM25 does not tell the texts of a topic apart."
+    bm25, shares = BM25().build([s['doc'][language] for s in SECTIONS]), []
+    for i, s in enumerate(SECTIONS):
+        query, doc = ''.join(words(s['query'][language])), ''.join(words(s['doc'][language]))
+        assert query not in doc, s['query']
+        others = [j for j, t in enumerate(SECTIONS) if t['topic'] == s['topic'] and j != i]
+        asked = set(words(s['query'][language])) - SMALL_WORDS
+        assert any(asked & set(words(SECTIONS[j]['doc'][language])) for j in others), s['query']
+        v = np.array(bm25.scores(s['query'][language]))
+        shares.append(((v[i] > v[others]) + (v[i] == v[others]) / 2).mean())
+    assert .4 <= np.mean(shares) <= .6
+
+
+def test_parallel_texts_are_in_no_other_file():
+    others = {x for n in FILES for q, docs in lists(n).items() for x in [q, *(d for d, _ in docs)]}
+    assert not others & {t for s in SECTIONS for side in ('query', 'doc') for t in s[side].values()}
+    of = {l: [grams(d, 8) for d in {d for n in FILES for d in documents(n)} if is_chinese(d) == (l == 'zh')]
+          for l in ('en', 'zh')}
+    for s in SECTIONS:
+        for l, d in s['doc'].items():
+            a = grams(d, 8)
+            assert all(len(a & b) < .3 * min(len(a), len(b)) for b in of[l]), d
