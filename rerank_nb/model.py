@@ -384,7 +384,7 @@ def _packed(self:CrossEncoder, batch):
     "Logits of one row of tokens."
     row = {k: getattr(batch, k)[None] for k in ('input_ids', 'position_ids', 'token_type_ids')}
     hidden = self.model.base_model(**row, attention_mask=None, packed=batch).last_hidden_state
-    if isinstance(self.model, LayeredClassifier): return self.model.head(hidden[0], batch.cu_seqlens)[:, 0]
+    if hasattr(self.model, 'score_states'): return self.model.score_states(hidden[0], batch.cu_seqlens)[:, 0]
     first = hidden[0, batch.cu_seqlens[:-1]]
     return family(self.model.config).head(self.model, first[:, None]).reshape(len(batch))
 
@@ -608,12 +608,16 @@ class LayeredClassifier(PreTrainedModel):
         self.encoder, self.head, self.files = encoder, head, files
         self.takes = set(inspect.signature(encoder.forward).parameters)
 
+    def score_states(self, states, borders):
+        "Logits (N, 1) from the states of all tokens, end to end."
+        return self.head(states, borders)
+
     def forward(self, input_ids, attention_mask, token_type_ids=None):
         "Logits of a padded rectangle."
         types = dict(token_type_ids=token_type_ids) if 'token_type_ids' in self.takes else {}
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types).last_hidden_state
         borders = F.pad(attention_mask.sum(1).cumsum(0), (1, 0))
-        return SequenceClassifierOutput(logits=self.head(states[attention_mask.bool()], borders))
+        return SequenceClassifierOutput(logits=self.score_states(states[attention_mask.bool()], borders))
 
 # %% ../nbs/03_model.ipynb #headcls2
 def _weights_of(name, path):
