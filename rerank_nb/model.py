@@ -498,7 +498,7 @@ def _hidden(self:CrossEncoder, batch):
 def _packed(self:CrossEncoder, batch):
     "Logits of one row of tokens."
     config, hidden = self.model.config, self._hidden(batch)
-    if isinstance(self.model, LayeredClassifier): return self.model.head(hidden, batch.cu_seqlens)[:, 0]
+    if hasattr(self.model, 'score_states'): return self.model.score_states(hidden, batch.cu_seqlens)[:, 0]
     head, pool = family(config).head, POOLS[pool_of(config)]
     if pool_of(config) == 'late': return pool(head(self.model, hidden), batch, config.pad_token_id)[:, 0]
     return head(self.model, pool(hidden, batch, config.pad_token_id)[:, None]).reshape(len(batch))
@@ -723,12 +723,16 @@ class LayeredClassifier(PreTrainedModel):
         self.encoder, self.head, self.files = encoder, head, files
         self.takes = set(inspect.signature(encoder.forward).parameters)
 
+    def score_states(self, states, borders):
+        "Logits (N, 1) from the states of all tokens, end to end."
+        return self.head(states, borders)
+
     def forward(self, input_ids, attention_mask, token_type_ids=None):
         "Logits of a padded rectangle."
         types = dict(token_type_ids=token_type_ids) if 'token_type_ids' in self.takes else {}
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types).last_hidden_state
         borders = F.pad(attention_mask.sum(1).cumsum(0), (1, 0))
-        return SequenceClassifierOutput(logits=self.head(states[attention_mask.bool()], borders))
+        return SequenceClassifierOutput(logits=self.score_states(states[attention_mask.bool()], borders))
 
 # %% ../nbs/03_model.ipynb #headcls2
 def _weights_of(name, path):
