@@ -95,7 +95,7 @@ def _last(hidden, batch, pad_id):
 
 POOLS = dict(first=_first, cls=_first, bos=_first, mean=_mean, late=_mean, last=_last)   # late: the mean of logits
 
-# %% ../nbs/03_model.ipynb #48b5bde2
+# %% ../nbs/03_model.ipynb #fampack1
 def pool_of(
     config, # A configuration of transformers
 )->str: # A name in `POOLS`
@@ -113,6 +113,7 @@ def why_padded(
     if 'sliding_attention' in kinds and not record.local: return 'its record knows of no layers with a window'
     return ''
 
+# %% ../nbs/03_model.ipynb #48b5bde2
 def can_pack(
     config, # A configuration of transformers
 )->bool:
