@@ -821,7 +821,8 @@ def keep_inputs_only(
 ):
     "Let the layers compute what is between their input and output once more in the backward pass."
     net = model.model
-    enable = getattr(net, 'activation_checkpointing_enable', None) or net.gradient_checkpointing_enable   # older name
+    # the second is its older name
+    enable = getattr(net, 'activation_checkpointing_enable', None) or net.gradient_checkpointing_enable
     try: enable(dict(use_reentrant=False))
     except ValueError as e:
         raise UserError(f'--gradient_checkpointing: {net.config.model_type} has none in transformers ({e}): leave it '
