@@ -588,7 +588,8 @@ def _refuse_others_files(out, names):
                     'move it, or give another folder')
 
 # %% ../nbs/04_trainer.ipynb #absent00
-ABSENT = dict(freeze_embeddings=False, lr_head=None)   # what a run had that was begun before there were these settings
+# what a run had that was begun before there were these settings
+ABSENT = dict(freeze_embeddings=False, lr_head=None, fit_head=0, **dict.fromkeys(TEMPLATES))
 
 # %% ../nbs/04_trainer.ipynb #startpt0
 def starting_point(
