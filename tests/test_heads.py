@@ -166,6 +166,7 @@ def test_a_head_in_folders_scores_as_sentence_transformers(kind, pooling, tmp_pa
     if kind != 'modernbert': assert ours.packed
     ours(batch).square().sum().backward()
     assert all(p.grad.abs().sum() > 0 for p in ours.model.head.parameters())
+    assert all(p.grad is not None for p in ours.parameters() if p.requires_grad)   # else DDP waits for it
     with torch.no_grad():
         for p in ours.model.parameters():
             if p.grad is not None: p -= .01 * p.grad
@@ -185,6 +186,8 @@ def test_a_module_that_is_not_known_is_refused_by_name(tmp_path):
     def listing(*entries): (tmp_path/'st/modules.json').write_text(json.dumps(listed[:2] + [*entries]))
     listing(dict(idx=2, name='2', path='2_MyHead', type='modeling.MyHead'))
     refused('MyHead (2_MyHead)', tmp_path/'st')
+    listing(dict(idx=2, name='2', path='2_Own', type='modeling.Dense'))
+    refused('Dense (2_Own)', tmp_path/'st')
     listing(dict(idx=2, name='2', path='2_X', type='sentence_transformers.models.WordWeights'))
     refused('WordWeights (2_X)', tmp_path/'st')
     listing(listed[2])
