@@ -780,7 +780,8 @@ def save_pretrained(self:LayeredClassifier,
         if own := below(f'head.layers.{i}.'): save_file(own, Path(folder)/path/'model.safetensors', {'format': 'pt'})
 
 # %% ../nbs/03_model.ipynb #headyes0
-NO_TOKENS = ('a language model scores by two tokens such as yes and no, and its files name none: '
+NO_TOKENS = ('a language model scores by two tokens such as yes and no, and its files name none: train with '
+             '--yes_token yes --no_token no; '
              "CrossEncoder.from_pretrained(..., yes_token='yes', no_token='no').save_pretrained(folder) writes a "
              'folder that every command takes; or write "classifier_from_token": ["no", "yes"] into its config.json')
 
@@ -845,8 +846,8 @@ def _say_tokens(name, tokenizer, tokens):
     named = [repr(tokenizer.convert_ids_to_tokens(i)) for i in tokens if i is not None]
     _say(f'{name}: a language model: the score is the logit of {" minus that of ".join(named)} behind a pair.')
     if pair_template(tokenizer).n_special: return
-    _say(f'{name}: its tokenizer puts nothing around query and document. Without the prompt it was trained with, its '
-         f'scores mean little.')
+    _say(f'{name}: its tokenizer puts nothing around query and document. The prompt it was trained with goes into '
+         f'query_template and doc_template; without it, its scores mean little.')
 
 def _start(name, config, tokenizer, asked):
     "By what a checkpoint's files say; `UserError` if its head would be lost."

@@ -95,6 +95,10 @@ class TrainConfig:
         "Words that the model wants around each query, {} for its text: 'query: {}'. They become part of the tokenizer "
         'and of every model that the run saves. Unset: as the tokenizer has it.', None)
     doc_template: str | None = setting("The same for documents: 'passage: {}'.", None)
+    yes_token: str | None = setting(
+        'Of a language model that scores by two tokens (Qwen3-Reranker): the one for a match, such as yes. Unset: as '
+        "the checkpoint's files say.", None)
+    no_token: str | None = setting('The one against it, such as no.', None)
     seed: int = setting('Seed of order, drawing, dropout and a new head.', 42)
     eval_dataset: list[str] = setting(
         'Files to evaluate on before training and after each epoch, in the format of --dataset: loss, NDCG@10, MRR@10, '
@@ -779,7 +783,8 @@ def load_model(config:TrainConfig)->CrossEncoder:
     set_seed(config.seed)
     model = CrossEncoder.from_pretrained(config.model_name_or_path, config.num_labels, config.loss_type,
                                          trust_remote_code=config.trust_remote_code,
-                                         query_template=config.query_template, doc_template=config.doc_template)
+                                         query_template=config.query_template, doc_template=config.doc_template,
+                                         yes_token=config.yes_token, no_token=config.no_token)
     if config.fit_head and model.new_head:
         raise UserError(f'--fit_head: {config.model_name_or_path} has no trained head, so its scores have no order '
                         'to keep: leave it out')

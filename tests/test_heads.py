@@ -211,6 +211,15 @@ def test_training_goes_on_from_a_head_in_folders(tmp_path, binary):
     assert (predict(Theirs(folder, device='cpu')) - ours).abs().max() < 1e-5
 
 
+def test_training_goes_on_from_two_tokens(tmp_path, binary):
+    from rerank_nb.trainer import TrainConfig, train
+    named = dict(yes_token='ls', no_token='fox')
+    before = CrossEncoder.from_pretrained(causal_folder(tmp_path/'lm'), **named).compute_score(PAIRS, max_len=64)
+    train(TrainConfig(str(tmp_path/'lm'), binary[0], str(tmp_path/'out'), epochs=1, max_len=64, lr=1e-6, **named))
+    after = CrossEncoder.from_pretrained(tmp_path/'out/model').compute_score(PAIRS, max_len=64)
+    assert 0 < (after - before).abs().max() < .1
+
+
 # ---------- nothing else is lost ----------
 
 def with_weights(folder, **more):
