@@ -16,6 +16,7 @@ NDCG@10: a query's value is its mean over the seeds, intervals are paired bootst
 """
 import argparse, contextlib, io, json, sys, tempfile, time
 from functools import partial
+from pathlib import Path
 import numpy as np, torch
 from common import ROOT, machine, save
 from debian_docs import build, is_chinese
