@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT/'example_data/whole'
 START, ENCODER = ROOT/'models/reranker-zh-en', ROOT/'models/me5-small-zh-en'
 MAX_LEN = 256
-QUESTIONS = ('猫不在猫砂盆里尿尿', 'weak wifi signal in the bedroom')
+QUESTIONS = ('新领养的猫一直躲着不出来', 'weak wifi signal in the bedroom')
 FILES = {'binary': ('binary_train.jsonl', 'binary_dev.jsonl'), 'graded': ('graded_train.tsv', 'graded_dev.tsv')}
 SETTINGS = dict(
     binary=dict(loss_type='ce', lr=5e-5, epochs=2, batch_size=32, group_size=6),

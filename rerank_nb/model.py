@@ -376,10 +376,9 @@ def packed_varlen(
 def _has_kernel(device): return device.type == 'cuda' and torch.cuda.get_device_capability(device) >= (8, 0)   # Ampere
 def _kernel_takes(q): return q.dtype in (torch.float16, torch.bfloat16) and _has_kernel(q.device)
 
-def _one_type(*xs):
-    "What autocast would make of them: norms of queries and keys (Qwen3, Gemma 3) leave these in float32."
-    device = xs[0].device.type
-    return [x.to(torch.get_autocast_dtype(device)) for x in xs] if torch.is_autocast_enabled(device) else xs
+def _one_type(q, k, v):
+    "Under autocast norms of queries and keys (Qwen3, Gemma 3) leave these in float32: they become what the values are."
+    return q.to(v.dtype), k.to(v.dtype), v
 
 @torch.compiler.disable
 def packed_attention(module, query, key, value, attention_mask, scaling=None, dropout=0., sliding_window=None,
