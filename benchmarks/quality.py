@@ -14,7 +14,7 @@ file once or twice (`LESSONS`), in batches of 30 pairs (whole queries for a list
 with the same rate, schedule and seeds; sentence-transformers trains with its BinaryCrossEntropyLoss. Reported is
 NDCG@10: a query's value is its mean over the seeds, intervals are paired bootstraps over the queries.
 """
-import argparse, contextlib, io, json, sys, tempfile, time
+import argparse, contextlib, io, json, tempfile, time
 from functools import partial
 from pathlib import Path
 import numpy as np, torch

@@ -20,12 +20,14 @@ from bisect import bisect_right
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from json.decoder import WHITESPACE, scanstring
 from multiprocessing.util import Finalize
 from numbers import Real
 from pathlib import Path
 from typing import Callable, NamedTuple
 import numpy as np, torch
+from tokenizers import normalizers, processors
 from torch.utils.data import Dataset, Sampler
 from .files import UserError, patch, writing
 
@@ -1357,11 +1359,6 @@ def words_around(
     _check_known(tokenizer, name, template, way)
     return Around(template, list(way[:at]), list(way[at+1:]))
 
-# %% ../nbs/00_data.ipynb #prompt10
-from itertools import takewhile
-from tokenizers import normalizers, processors
-from transformers import PreTrainedTokenizerFast
-
 # %% ../nbs/00_data.ipynb #prompt0a
 _LEAD = dict(type='Prepend', prepend=' ')   # the normaliser that makes a space the beginning of each text
 
@@ -1419,6 +1416,7 @@ _SAME = ('model_max_length', 'padding_side', 'truncation_side', 'model_input_nam
          'clean_up_tokenization_spaces', 'extra_special_tokens')
 
 def _take_apart(tokenizer):
+    from transformers import PreTrainedTokenizerFast   # slow to import, and reading files does without
     told = {name: tokenizer.init_kwargs[name] for name in TEMPLATES if name in tokenizer.init_kwargs}
     same = {name: getattr(tokenizer, name) for name in _SAME if hasattr(tokenizer, name)}
     t = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **same, **told,

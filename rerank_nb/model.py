@@ -83,9 +83,11 @@ def family(
 
 # %% ../nbs/03_model.ipynb #fampool1
 def _first(hidden, batch, pad_id): return hidden[batch.cu_seqlens[:-1]]
-def _mean(hidden, batch, pad_id):
-    return torch.segment_reduce(hidden.float(), 'mean', lengths=batch.cu_seqlens.diff().long(), axis=0, unsafe=True)
+def _of_each(states, borders, how):
+    "The mean or the largest value of each pair; `unsafe`, so that no GPU is asked whether the borders are right."
+    return torch.segment_reduce(states, how, lengths=borders.diff().long(), axis=0, unsafe=True)
 
+def _mean(hidden, batch, pad_id): return _of_each(hidden.float(), batch.cu_seqlens, 'mean')
 def _last(hidden, batch, pad_id):
     "Of the last token that is no padding token, as transformers has it: a text may end with one."
     borders = batch.cu_seqlens.long()
@@ -601,8 +603,6 @@ def _one_logit(
     return model
 
 # %% ../nbs/03_model.ipynb #headpoo0
-def _of_each(states, borders, how): return torch.segment_reduce(states, how, lengths=borders.diff(), axis=0)
-
 POOLINGS = {   # (states of all tokens (T, H), borders of the pairs (N+1,)) -> (N, H)
     'cls': lambda states, borders: states[borders[:-1]], 'lasttoken': lambda states, borders: states[borders[1:] - 1],
     'mean': partial(_of_each, how='mean'), 'max': partial(_of_each, how='max')}
@@ -1277,9 +1277,7 @@ def scoring_layer(
     model, # A sequence classifier of transformers
 )->nn.Linear: # The layer that gives the score
     "The last linear layer with one output; `UserError` if there is none."
-    found = [m for part in head_modules(model) for m in part.modules()
-             if isinstance(m, nn.Linear) and m.out_features == 1]
-    if found: return found[-1]
+    if found := _last_layers(model, 1): return found[-1]
     raise UserError(f'{type(model).__name__}: no linear layer gives the score, so it cannot be scaled')
 
 @patch

@@ -7,10 +7,10 @@ __all__ = ['REMEDIES', 'ABSENT', 'EXPECTED', 'AT_LEAST_1', 'SHARES', 'TrainConfi
            'make_schedule', 'data_format', 'list_targets', 'open_data', 'make_batches', 'loader', 'report_data',
            'Window', 'windows', 'accumulate', 'FirstBad', 'lines_of_step', 'Judge', 'score_all', 'evaluate', 'Tally',
            'run_settings', 'TrainState', 'is_here', 'take_folder', 'prepare_output_dir', 'starting_point', 'trackers',
-           'check_types', 'check_together', 'check_fit', 'check_config', 'freeze_embeddings', 'load_model',
-           'weights_mark', 'know_start', 'keep_inputs_only', 'save_memory', 'Run', 'constant_of', 'or_nothing',
-           'report_sharding', 'prepare', 'local_weights', 'pour', 'mix', 'averages_table', 'NoRoom', 'Allocated',
-           'activations', 'left_of_share', 'free_memory', 'memory_table', 'dry_run', 'train']
+           'check_types', 'check_together', 'check_fit', 'check_config', 'freeze_embeddings', 'open_start',
+           'load_model', 'weights_mark', 'know_start', 'keep_inputs_only', 'save_memory', 'Run', 'constant_of',
+           'or_nothing', 'report_sharding', 'prepare', 'local_weights', 'pour', 'mix', 'averages_table', 'NoRoom',
+           'Allocated', 'activations', 'left_of_share', 'free_memory', 'memory_table', 'dry_run', 'train']
 
 # %% ../nbs/04_trainer.ipynb #60d6a0df
 import copy, itertools, json, math, os, re, signal, time, uuid, zlib
@@ -720,6 +720,7 @@ def check_fit(
     need, w = partial(_need, config), config.init_average
     if w is None: return
     need(w == 'auto' or _is_share(w), 'init_average', 'auto, or a number from 0 (the start) to 1 (the trained model)')
+    need(not config.fit_head, 'init_average', 'nothing with --fit_head, which leaves the level of the start')
     need(w != 'auto' or config.eval_dataset, 'init_average', 'a number, or --eval_dataset to choose on')
     need(config.save_on_epoch_end or config.metric_for_best_model, 'init_average',
          'to be given with --save_on_epoch_end 1 or --metric_for_best_model, which keep the trained model beside it')
@@ -768,6 +769,9 @@ def freeze_embeddings(
 # %% ../nbs/04_trainer.ipynb #headset0
 def _check_head(config, model):
     "`UserError` if a setting asks for a head that this model does not have."
+    if config.fit_head and model.new_head:
+        raise UserError(f'--fit_head: {config.model_name_or_path} has no trained head, so its scores have no order '
+                        'to keep: leave it out')
     if config.init_average and model.new_head:
         raise UserError(f'--init_average: {config.model_name_or_path} has no trained head, so that of this run begins '
                         'at random, and the mean of it and a trained one is neither: start from a reranker, or leave '
@@ -777,17 +781,19 @@ def _check_head(config, model):
     kind = model.model.config.model_type
     raise UserError(f'--lr_head: found {config.lr_head}, but {kind} has no head apart from its encoder: leave it out')
 
+# %% ../nbs/04_trainer.ipynb #openst00
+def open_start(config:TrainConfig)->CrossEncoder:
+    "The checkpoint that a run begins with, as its settings say it is to be read."
+    return CrossEncoder.from_pretrained(config.model_name_or_path, config.num_labels, config.loss_type,
+                                        trust_remote_code=config.trust_remote_code,
+                                        query_template=config.query_template, doc_template=config.doc_template,
+                                        yes_token=config.yes_token, no_token=config.no_token)
+
 # %% ../nbs/04_trainer.ipynb #runload0
 def load_model(config:TrainConfig)->CrossEncoder:
     "The model that a run begins with; where it has no trained head, a new one that follows from the seed."
     set_seed(config.seed)
-    model = CrossEncoder.from_pretrained(config.model_name_or_path, config.num_labels, config.loss_type,
-                                         trust_remote_code=config.trust_remote_code,
-                                         query_template=config.query_template, doc_template=config.doc_template,
-                                         yes_token=config.yes_token, no_token=config.no_token)
-    if config.fit_head and model.new_head:
-        raise UserError(f'--fit_head: {config.model_name_or_path} has no trained head, so its scores have no order '
-                        'to keep: leave it out')
+    model = open_start(config)
     check_layers(model)
     _check_head(config, model)
     model.new_head = False   # from here on it is trained
@@ -892,8 +898,9 @@ def fit_head(self:Run):
     config, ds, accelerator = self.config, self.ds, self.accelerator
     order = torch.randperm(len(ds), generator=torch.Generator().manual_seed(config.seed))
     some = order[:config.fit_head].tolist()
-    logits = score_all(accelerator, self.model, Subset(ds, some), self.dev_collator, config.batch_size,
-                       config.dataloader_num_workers, lambda: self.stop.ask(accelerator))
+    with self.tally.paused():
+        logits = score_all(accelerator, self.model, Subset(ds, some), self.dev_collator, config.batch_size,
+                           config.dataloader_num_workers, lambda: self.stop.ask(accelerator))
     if logits is None: return   # told to stop
     reranker = accelerator.unwrap_model(self.model)
     labels, name = torch.from_numpy(ds.labels()[some]), config.loss_type
@@ -1196,7 +1203,7 @@ def mix(
 def find_ends(self:Run)->list: # Weights of the trained model, or None for those that it has, and of the start
     "What is to be averaged; `UserError` if the start is gone or another one now. For the main process."
     config, best = self.config, Path(self.config.output_dir)/'best'
-    start = CrossEncoder.from_pretrained(config.model_name_or_path, trust_remote_code=config.trust_remote_code)
+    start = open_start(config)
     if weights_mark(start) != self.at.start:
         raise UserError(f'{config.model_name_or_path} is not what this run began with: its weights have changed')
     kept = config.metric_for_best_model and best.is_dir()

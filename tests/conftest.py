@@ -1,7 +1,7 @@
 "Fixtures: tiny checkpoints and data files; a limit on every test."
 import os, signal
 import pytest
-from helpers import binary_file, graded_file
+from helpers import binary_file, graded_file, still_model
 
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
@@ -34,3 +34,16 @@ def binary(tmp_path): return binary_file(tmp_path/'train.jsonl'), binary_file(tm
 
 @pytest.fixture
 def graded(tmp_path): return graded_file(tmp_path/'train.tsv'), graded_file(tmp_path/'dev.tsv', 10, seed=1)
+
+
+@pytest.fixture
+def still(tmp_path): return still_model(tmp_path/'still')
+
+
+@pytest.fixture
+def alone():
+    "A test that starts without an accelerator, and leaves none."
+    from rerank_nb.engine import forget_accelerator
+    forget_accelerator()
+    yield
+    forget_accelerator()

@@ -55,6 +55,15 @@ def still_model(path, kind='bert'):
     return tiny_model(path, kind, hidden_dropout_prob=0., attention_probs_dropout_prob=0.)
 
 
+# ---------- runs ----------
+
+def quiet(config):
+    "Train without tables and plots, also where a test runs in a notebook."
+    from unittest.mock import patch
+    from rerank_nb.trainer import train
+    with patch('rerank_nb.records.in_notebook', lambda: False): return train(config)
+
+
 # ---------- processes ----------
 
 def run(*cmd, cwd=ROOT, env=None, timeout=600):

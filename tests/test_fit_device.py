@@ -5,27 +5,16 @@ from unittest.mock import patch
 import pytest, torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from helpers import binary_file, command, env, finished, flags, run, still_model
+from helpers import binary_file, command, env, finished, flags, quiet, run
 from rerank_nb import engine, trainer
 from rerank_nb.data import Pair, PairBatches, PairDataset
 from rerank_nb.files import UserError, in_units
 from rerank_nb.model import CrossEncoder, average_models
 from rerank_nb.tiny import tiny_model
-from rerank_nb.trainer import TrainConfig, train
+from rerank_nb.trainer import TrainConfig
 
+pytestmark = pytest.mark.usefixtures('alone')
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
-
-
-@pytest.fixture(autouse=True)
-def alone():
-    "Each test starts without an accelerator, and leaves none."
-    engine.forget_accelerator()
-    yield
-    engine.forget_accelerator()
-
-
-@pytest.fixture
-def still(tmp_path): return still_model(tmp_path/'still')
 
 
 @pytest.fixture
@@ -37,10 +26,6 @@ def settings(still, tmp_path):
         given = dict(model_name_or_path=still, dataset=binary_file(tmp_path/'t.jsonl', 8), output_dir=tmp_path/out)
         return TrainConfig(**given | usual | kw)
     return make
-
-
-def quiet(c):
-    with patch('rerank_nb.records.in_notebook', lambda: False): return train(c)
 
 
 def weights(c, name='model'): return load_file(f'{c.output_dir}/{name}/model.safetensors')

@@ -1,5 +1,5 @@
 """start/texts.py on a page of each kind: what becomes query and doc, what stays away, what ties two languages."""
-import gzip, json, sys
+import json, sys
 from pathlib import Path
 import pytest
 from babel.messages.catalog import Catalog

@@ -8,30 +8,16 @@ import pytest, torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
-from helpers import WORDS, binary_file, still_model, write_jsonl
+from helpers import WORDS, binary_file, quiet, write_jsonl
 from rerank_nb import engine, trainer
 from rerank_nb.data import Pair, PairBatches, PairDataset
 from rerank_nb.evaluation import evaluate_scores
 from rerank_nb.losses import LOSSES, n_units
 from rerank_nb.model import CrossEncoder, packed_sdpa
 from rerank_nb.tiny import tiny_model
-from rerank_nb.trainer import TrainConfig, Window, accumulate, evaluate, train
+from rerank_nb.trainer import TrainConfig, Window, accumulate, evaluate
 
-
-@pytest.fixture(autouse=True)
-def alone():
-    "Each test starts without an accelerator, and leaves none."
-    engine.forget_accelerator()
-    yield
-    engine.forget_accelerator()
-
-
-@pytest.fixture
-def still(tmp_path): return still_model(tmp_path/'still')
-
-
-def quiet(c):
-    with patch('rerank_nb.records.in_notebook', lambda: False): return train(c)
+pytestmark = pytest.mark.usefixtures('alone')
 
 
 def textbook(model, data, c, clip=True, decay=True):
