@@ -67,7 +67,6 @@ def patched(rank, weighed):
 
 def measure(ranks):
     "Print and keep NDCG@10 of the encoder's cosine, of every stage, and of patches."
-    if not (OUT/'dev.jsonl').exists(): write_dev(OUT/'dev.jsonl')
     rows = [dict(what="the encoder's cosine", **ndcg(lambda pairs: cosine_scores(BASE, pairs)))]
     for what, folder in (('cosine.py', 'cosine'), ('train.py', 'run/model'), ('their mean, the start', 'run/start')):
         rows.append(dict(what=what, **ndcg(scores_of(OUT/folder))))
@@ -86,6 +85,7 @@ def main():
     p.add_argument('--score', nargs='+', metavar='FOLDER')
     a = p.parse_args()
     make_base(BASE, reranker=False)
+    if (a.measure or a.score) and not (OUT/'dev.jsonl').exists(): write_dev(OUT/'dev.jsonl')
     if a.measure: measure(a.measure)
     elif a.score:
         for folder in a.score: print(folder, ndcg(scores_of(folder)), flush=True)
