@@ -4,6 +4,7 @@
     python benchmarks/quality.py --data debian --contenders classfication ce listnet ...
     python benchmarks/quality.py --data debian_all --contenders ce --seeds 0
     python benchmarks/quality.py --data debian_all --contenders          # what the start knows, no training
+    python benchmarks/quality.py --beside models/reranker-en ...         # a row for another reranker, as it is
     python benchmarks/quality.py --mixed_precision bf16 ...              # both sides train so, on a CPU that has it
 
 A second call does what is missing. The second command is about man pages, see debian_docs.py; the third has up to 200
@@ -120,11 +121,12 @@ def run(name, seed, data, file, dev, start, precision):
     return json.loads(path.read_text())['values']
 
 
-def untrained(dev, start):
+def untrained(dev, start, beside):
     "Per-query values of what stands beside the contenders."
     return {
         'BM25': values(bm25, dev),
         "the base's cosine": values(lambda pairs: cosine_scores(BASE, pairs), dev),
+        **{folder.name: values(reranker(folder), dev) for folder in beside},
         'the start': values(reranker(start), dev)}
 
 
@@ -178,6 +180,7 @@ def arguments():
     p = argparse.ArgumentParser()
     p.add_argument('--data', choices=list(LESSONS), default='example')
     p.add_argument('--start', type=Path, default=START)
+    p.add_argument('--beside', type=Path, nargs='*', default=[])
     p.add_argument('--contenders', nargs='*', default=CONTENDERS)
     p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     p.add_argument('--mixed_precision', choices=['no', 'bf16'], default='no')
@@ -191,7 +194,7 @@ def main():
     (OUT/a.data).mkdir(parents=True, exist_ok=True)
     sources = dict(example=example, debian=debian, debian_all=partial(debian, everything=True))
     file, dev = sources[a.data]()
-    rows, spread = untrained(dev, a.start), {n: [] for n in a.contenders}
+    rows, spread = untrained(dev, a.start, a.beside), {n: [] for n in a.contenders}
     for n, v in rows.items(): print(n, {k: round(float(np.mean(x)), 3) for k, x in v.items()}, flush=True)
     for seed in a.seeds:
         for n in a.contenders: spread[n].append(run(n, seed, a.data, file, dev, a.start, a.mixed_precision))

@@ -133,7 +133,7 @@ def running(paragraphs, language):
 def strip_query(query, doc):
     "The document without the query, or the rest of its line's punctuation, at its beginning."
     doc = doc.lstrip(MARKS)
-    while doc.lower().startswith(query.lower()): doc = doc[len(query):].lstrip(MARKS)
+    while query and doc.lower().startswith(query.lower()): doc = doc[len(query):].lstrip(MARKS)
     return doc
 
 

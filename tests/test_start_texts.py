@@ -27,6 +27,11 @@ def test_the_doc_does_not_begin_with_its_query():
         assert texts.fit('How to keep texts', [before + LONG], 'en')[1] == LONG
 
 
+def test_a_heading_of_points_alone_is_no_query():
+    "The tab stops of LibreOffice's help have one; taking '' away from a text's beginning has no end."
+    assert texts.fit('.......', [LONG_ZH], 'zh') is None and texts.strip_query('', LONG) == LONG
+
+
 def test_paragraphs_left_in_english_go_and_more_than_half_take_the_version_with_them():
     assert texts.fit('怎样保存文本', [LONG_ZH, LONG], 'zh') == ('怎样保存文本', LONG_ZH)
     assert texts.fit('怎样保存文本', [LONG_ZH, LONG, LONG], 'zh') is None
