@@ -27,7 +27,7 @@ train: models/reranker-zh-en/config.json  ## the main job: a start and labels ->
 	python examples/zh_en.py
 
 start: $(STAMP)  ## remake what `python -m rerank_nb.base` adds to the encoder: texts, teachers, lessons, patch; two hours, goes on where it stopped
-	PYTHONPATH=benchmarks python start/texts.py
+	python start/texts.py
 	python start/everyday.py
 	python start/lists.py
 	python start/teachers.py

@@ -4,6 +4,7 @@
     python benchmarks/quality.py --data debian --contenders classfication ce listnet ...
     python benchmarks/quality.py --data debian_all --contenders ce --seeds 0
     python benchmarks/quality.py --data debian_all --contenders          # what the start knows, no training
+    python benchmarks/quality.py --data debian_all --contenders ce --seeds 0 --lists 17      # so many labelled queries
     python benchmarks/quality.py --beside models/reranker-en ...         # a row for another reranker, as it is
     python benchmarks/quality.py --mixed_precision bf16 ...              # both sides train so, on a CPU that has it
 
@@ -61,6 +62,14 @@ def example():
         (out/f'dev_{name}.jsonl').write_text(text, encoding='utf-8')
     dev = {'English': load_lists(out/'dev_en.jsonl'), 'Chinese': load_lists(out/'dev_zh.jsonl')}
     return EXAMPLE/'binary_train.jsonl', dev
+
+
+def thinned(file, n, out):
+    "A file of `n` of its lines, drawn by a fixed seed; fewer are the first of more."
+    lines = file.read_text(encoding='utf-8').splitlines(True)
+    chosen = np.random.default_rng(0).permutation(len(lines))[:n]
+    out.write_text(''.join(lines[i] for i in chosen), encoding='utf-8')
+    return out
 
 
 def values(score, dev):
@@ -182,6 +191,7 @@ def arguments():
     p.add_argument('--start', type=Path, default=START)
     p.add_argument('--beside', type=Path, nargs='*', default=[])
     p.add_argument('--contenders', nargs='*', default=CONTENDERS)
+    p.add_argument('--lists', type=int)
     p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     p.add_argument('--mixed_precision', choices=['no', 'bf16'], default='no')
     return p.parse_args()
@@ -194,6 +204,7 @@ def main():
     (OUT/a.data).mkdir(parents=True, exist_ok=True)
     sources = dict(example=example, debian=debian, debian_all=partial(debian, everything=True))
     file, dev = sources[a.data]()
+    if a.lists: file = thinned(file, a.lists, OUT/f'{a.data}/train_{a.lists}.jsonl')
     rows, spread = untrained(dev, a.start, a.beside), {n: [] for n in a.contenders}
     for n, v in rows.items(): print(n, {k: round(float(np.mean(x)), 3) for k, x in v.items()}, flush=True)
     for seed in a.seeds:
@@ -205,7 +216,8 @@ def main():
     ndcg = {n: {k: round(float(np.mean(x)), 4) for k, x in v.items()} for n, v in rows.items()}
     per_query = {n: {k: np.round(x, 4).tolist() for k, x in v.items()} for n, v in rows.items()}
     kind = 'quality' if a.contenders else 'start'
-    save(f'{kind}_{a.data}', dict(seeds=a.seeds, ndcg=ndcg, per_query=per_query))
+    some = f'_{a.lists}' if a.lists else ''
+    save(f'{kind}_{a.data}{some}', dict(seeds=a.seeds, ndcg=ndcg, per_query=per_query))
 
 
 if __name__ == '__main__': main()

@@ -1,6 +1,6 @@
 """English and Chinese texts of everyday life under their titles, parallel where a translation exists.
 
-    PYTHONPATH=benchmarks python start/everyday.py [--output_dir output/start]
+    python start/everyday.py [--output_dir output/start]
 
 The other half of stage 1 of the start, beside the documentation of start/texts.py and in its form: a line is {"kind",
 "group", "dev", "query": {"en", "zh"}, "doc": {"en", "zh"}}. Food and recipes, things of a household, animals, reviews
@@ -16,6 +16,7 @@ import argparse, ast, bz2, csv, gettext, hashlib, html, json, os, re, subprocess
 from collections import Counter
 from pathlib import Path
 from bs4 import BeautifulSoup
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'benchmarks'))
 import debian_docs as dd
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,6 +1,6 @@
 """English and Chinese texts under their titles, parallel where a translation exists, from Debian's packages.
 
-    PYTHONPATH=benchmarks python start/texts.py [--output_dir output/start]
+    python start/texts.py [--output_dir output/start]
 
 Stage 1 of the start: what a teacher labels later. A line of texts.jsonl is one section of a manual, help page, book,
 game or package: {"kind", "group", "dev", "query": {"en", "zh"}, "doc": {"en", "zh"}}. The query is its title, heading,
@@ -11,12 +11,13 @@ chapters, in both languages, by its own rule; no other line holds the beginning 
 `apt-get download` fetches the packages, nothing is installed; the texts keep their packages' licences. A second run
 makes only what is missing: packages in debs/KIND (delete a folder to fetch it again), lines in texts/KIND.jsonl.
 """
-import argparse, gzip, hashlib, json, os, re, subprocess
+import argparse, gzip, hashlib, json, os, re, subprocess, sys
 from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 from babel.messages.mofile import read_mo
 from bs4 import BeautifulSoup
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'benchmarks'))
 import debian_docs as dd
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,5 +1,5 @@
 """start/texts.py on a page of each kind: what becomes query and doc, what stays away, what ties two languages."""
-import json, sys
+import json, os, subprocess, sys
 from pathlib import Path
 import pytest
 from babel.messages.catalog import Catalog
@@ -11,6 +11,14 @@ texts = pytest.importorskip('texts')
 
 LONG = 'Text blocks are kept in a file and put into any document later, with their pictures, tables and fields.'
 LONG_ZH = '文本块保存在一个文件中，以后可以连同其中的图形、表格和字段一起插入到任何一个文档中去。'
+
+
+@pytest.mark.parametrize('script', ['texts', 'everyday'])
+def test_a_stage_starts_by_itself(script, tmp_path):
+    "As make start calls it: what it needs of benchmarks/ it finds."
+    env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+    p = subprocess.run([sys.executable, ROOT/f'start/{script}.py', '--help'], env=env, cwd=tmp_path, capture_output=True)
+    assert p.returncode == 0, p.stderr
 
 
 def test_a_version_that_is_short_or_in_the_other_language_is_left_out():
