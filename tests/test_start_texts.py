@@ -17,7 +17,8 @@ LONG_ZH = '文本块保存在一个文件中，以后可以连同其中的图形
 def test_a_stage_starts_by_itself(script, tmp_path):
     "As make start calls it: what it needs of benchmarks/ it finds."
     env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
-    p = subprocess.run([sys.executable, ROOT/f'start/{script}.py', '--help'], env=env, cwd=tmp_path, capture_output=True)
+    command = [sys.executable, ROOT/f'start/{script}.py', '--help']
+    p = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True)
     assert p.returncode == 0, p.stderr
 
 
