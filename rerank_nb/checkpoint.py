@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LIST', 'RECORDS', 'TRACKER_FILES', 'SERIES', 'KINDS', 'HALF', 'written', 'half_files', 'own_files', 'number_of',
-           'series', 'in_the_way', 'claim', 'wrote', 'remove_own', 'prune_checkpoints', 'save_model', 'reserved',
-           'free_reserved', 'reserve_model', 'seed_step', 'save_checkpoint', 'read_checkpoint', 'find_checkpoint',
-           'load_checkpoint', 'check_same', 'rewind_folder']
+           'series', 'in_the_way', 'claim', 'wrote', 'remove_own', 'prune_checkpoints', 'adapted', 'merged', 'unmerged',
+           'save_model', 'reserved', 'free_reserved', 'reserve_model', 'seed_step', 'save_checkpoint',
+           'read_checkpoint', 'find_checkpoint', 'load_checkpoint', 'check_same', 'rewind_folder']
 
 # %% ../nbs/03b_checkpoint.ipynb #f5072335
 import io, json, pickle, re, shutil, warnings, zlib
@@ -18,7 +18,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import metadata as dcp_metadata
 from torch.distributed.checkpoint.filesystem import FileSystem
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from .files import UserError, atomic_file, atomic_folder, checksum, writing
 from .engine import on_main
 
@@ -174,6 +174,43 @@ def prune_checkpoints(
     for n in old: _remove(out, n, known.pop(n))
     if old and (out/LIST).exists(): _keep_list(out, known)
 
+# %% ../nbs/03b_checkpoint.ipynb #lorasv01
+def adapted(
+    model, # Any model
+)->dict: # Name -> layer
+    "The layers that peft has put two small matrices beside."
+    return {name: m for name, m in model.named_modules() if hasattr(m, 'lora_A')}
+
+def _parts(name): return [f'{name}.{part}' for part in ('base_layer', 'lora_A.default', 'lora_B.default')]
+
+def merged(
+    model, # With adapted layers or without
+    weights:dict, # Its whole `state_dict`; empty in a process that was given none
+)->dict: # The weights of the model as it was before
+    "What a folder is to hold: of an adapted layer the weight with the product of its two matrices."
+    out = dict(weights)
+    for name, layer in adapted(model).items() if weights else ():
+        base, *small = _parts(name)
+        a, b = (out.pop(f'{part}.weight') for part in small)
+        out[f'{name}.weight'] = torch.addmm(out.pop(f'{base}.weight'), b, a, alpha=layer.scaling['default']).cpu()
+        if f'{base}.bias' in out: out[f'{name}.bias'] = out.pop(f'{base}.bias')
+    return out
+
+# %% ../nbs/03b_checkpoint.ipynb #lorasv02
+def unmerged(
+    model, # With adapted layers or without
+    weights:dict, # Of the model as it was before; empty in a process that has none
+)->dict: # A `state_dict` of the model
+    "Weights for a model with adapted layers, in which their two matrices are 0."
+    out = dict(weights)
+    for name, layer in adapted(model).items() if weights else ():
+        base, a, b = _parts(name)
+        for kind in ('weight', 'bias'):
+            if f'{name}.{kind}' in out: out[f'{base}.{kind}'] = out.pop(f'{name}.{kind}')
+        out[f'{a}.weight'] = torch.zeros(layer.lora_A.default.weight.shape)
+        out[f'{b}.weight'] = torch.zeros(layer.lora_B.default.weight.shape)
+    return out
+
 # %% ../nbs/03b_checkpoint.ipynb #895e7d8f
 def save_model(
     accelerator, # From `make_accelerator`
@@ -183,7 +220,7 @@ def save_model(
     called=None, # The folder's name in a message
 ):
     "Write the model as a Hugging Face folder; every process must call this."
-    weights = accelerator.get_state_dict(model)
+    weights = merged(accelerator.unwrap_model(model), accelerator.get_state_dict(model))
     size = sum(t.numel() * t.element_size() for t in weights.values())
     def write():
         with writing(called or folder, size, kept):
@@ -238,7 +275,14 @@ class _CountingFiles(FileSystem):
         self.sums[Path(new_path).name] = self.sums.pop(Path(path).name)
 
 # %% ../nbs/03b_checkpoint.ipynb #23888807
-def _tensors(model, optimizer): return dict(zip(('model', 'optimizer'), get_state_dict(model, optimizer)))
+def _kept(model):
+    "Of an adapted model only what is trained: the rest is what the run began with."
+    few = bool(adapted(model))
+    return StateDictOptions(ignore_frozen_params=few, strict=not few)
+
+def _tensors(model, optimizer):
+    return dict(zip(('model', 'optimizer'), get_state_dict(model, optimizer, options=_kept(model))))
+
 def _alone(accelerator): return dict(no_dist=accelerator.num_processes == 1)
 def _bytes(tensors):
     moments = [t for s in tensors['optimizer']['state'].values() for t in s.values()]
@@ -402,7 +446,8 @@ def load_checkpoint(
         try: dcp.load(tensors, storage_reader=_Reader(folder), planner=_Values(), **_alone(accelerator))
         except (dcp.api.CheckpointException, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as e:
             raise UserError(f'{folder}: {_why_not_loaded(e)}') from e
-    set_state_dict(model, optimizer, model_state_dict=tensors['model'], optim_state_dict=tensors['optimizer'])
+    set_state_dict(model, optimizer, model_state_dict=tensors['model'], optim_state_dict=tensors['optimizer'],
+                    options=_kept(model))
 
 # %% ../nbs/03b_checkpoint.ipynb #200a4a26
 def check_same(
