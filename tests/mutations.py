@@ -185,7 +185,7 @@ EDITS = dict(
         ('    d = d[~np.isnan(d)]\n', '', LAWS),
         ('above = min(s,', 'above = max(s,', LAWS),
         ('np.lexsort((gains[i], -scores[i]))', 'np.lexsort((-gains[i], -scores[i]))'),
-        ('fuse(of_first, of_reranker,', 'fuse(of_reranker, of_first,'),
+        ('how(of_first, of_reranker,', 'how(of_reranker, of_first,'),
     ],
     scoring=[
         ('pos_scores=s[:ex.n_pos]', 'pos_scores=s[-ex.n_pos:]'),
