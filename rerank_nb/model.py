@@ -1115,6 +1115,7 @@ def compute_score(self:CrossEncoder,
     max_tokens:int=None, # Most tokens that go through at once; None: 16,384 on a GPU, 4,096 on a CPU
     progress:bool=None, # Progress bar: None shows one when the work takes longer than two seconds
     mixed_precision:str=None, # 'no', 'bf16', 'fp16'; None: as loaded, else bf16 on a GPU that has it
+    probabilities:bool=False, # Give their sigmoid, which is in 0-1, in place of logits
 )->torch.Tensor: # (N,) float32 logits on the CPU, in the order of the input
     "Logits of pairs; `torch.sigmoid` brings them to 0-1. `UserError` at the first that is no finite number."
     if self.new_head: self._tell(UNTRAINED)
@@ -1128,7 +1129,7 @@ def compute_score(self:CrossEncoder,
     if any(cuts.values()):
         what = f"{cuts['queries']:,} of {len(scores):,} queries, {cuts['documents']:,} documents"
         self._tell(f'cut at max_len {max_len}: {what}', topic=f'cut {max_len}')
-    return scores
+    return torch.sigmoid(scores) if probabilities else scores
 
 # %% ../nbs/03_model.ipynb #4b7e0bb4
 def precision_for(

@@ -44,11 +44,11 @@ EDITS = dict(
     metrics=[
         ('np.lexsort((g, -s))', 'np.lexsort((-g, -s))'),
         ('if np.isnan(s).any()', 'if False'),
-        ('np.sort(g)[::-1][:k]', 'np.sort(g)[:k]'),
+        ('np.sort(np.r_[g, missed])[::-1]', 'np.sort(np.r_[g, missed])'),
         ('if at[0] < k', 'if at[0] <= k'),
         ('np.arange(1, len(at) + 1) / (at + 1)', 'np.arange(1, len(at) + 1) / (at + 2)'),
-        ('relevant[:k].sum() / relevant.sum()', 'relevant[:k].sum() / k'),
-        ('rows[has].mean(0)', 'np.nan_to_num(rows).mean(0)'),
+        ('relevant[:k].sum() / total', 'relevant[:k].sum() / relevant.sum()'),
+        ('v[has].mean(0)', 'np.nan_to_num(v).mean(0)'),
         ('if off.any()', 'if False'),
         ('np.maximum.reduceat', 'np.minimum.reduceat'),
         ('np.minimum((p * bins).astype(int), bins - 1)', '(p * bins).astype(int)'),
@@ -185,7 +185,7 @@ EDITS = dict(
         ('    d = d[~np.isnan(d)]\n', '', LAWS),
         ('above = min(s,', 'above = max(s,', LAWS),
         ('np.lexsort((gains[i], -scores[i]))', 'np.lexsort((-gains[i], -scores[i]))'),
-        ('fuse(of_first, of_reranker,', 'fuse(of_reranker, of_first,'),
+        ('how(of_first, of_reranker,', 'how(of_reranker, of_first,'),
     ],
     scoring=[
         ('pos_scores=s[:ex.n_pos]', 'pos_scores=s[-ex.n_pos:]'),
