@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np, torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
 from transformers import PreTrainedTokenizerFast
@@ -423,7 +423,7 @@ def write_patch(
     stored = dict(parts)
     for k, w in parts.items():
         if '.layer.' in k and w.ndim == 2: stored[k], stored[f'{k}.scale'] = _in_8_bits(k, w)
-    with writing(path): save_file(stored, str(path), {'rerank_nb': told})
+    with writing(path): Path(path).write_bytes(save(stored, {'rerank_nb': told}))   # `save_file` writes 0600
     return str(path)
 
 def read_patch(
