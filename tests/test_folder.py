@@ -8,9 +8,9 @@ from transformers import AutoTokenizer, BertTokenizer
 from rerank_nb.base import write_patch
 from rerank_nb.evaluation import load_lists, evaluate_scores, write_files
 from rerank_nb.files import atomic_folder
-from rerank_nb.model import CrossEncoder, HARD_TEXTS, SIGMOID, encodings
+from rerank_nb.model import CrossEncoder, HARD_TEXTS, encodings
 from rerank_nb.scoring import score_dataset
-from rerank_nb.tiny import tiny_model, tiny_tokenizer
+from rerank_nb.tiny import tiny_tokenizer
 from rerank_nb.train_reranker import parse_args
 
 PAIRS = [['我喜欢中国', '我喜欢美国'], ['how do i list files', 'Use the command LS, café 😀'], ['', 'a [SEP] b'],
@@ -22,7 +22,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 assert transformers.__version__.startswith('4.'), transformers.__version__
 out = []
 for folder, texts, pairs in json.load(open(sys.argv[1])):
-    tok, model = AutoTokenizer.from_pretrained(folder), AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tok = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     found = [tok(*given, return_token_type_ids=True) for given in ([texts], [texts, texts[::-1]])]
     rows = [x[key] for x in found for key in ('input_ids', 'token_type_ids')]
     rectangle = tok(pairs, padding=True, truncation=True, return_tensors='pt')
@@ -139,7 +140,8 @@ def test_a_tokenizer_with_words_around_its_texts_is_read_the_same(kind, tiny, tm
     words = dict(query_template='list {}', doc_template='files {}')
     ours = CrossEncoder.from_pretrained(tiny[kind], **words)
     folder = ours.save_pretrained(tmp_path/'saved')
-    assert told_of(folder) | words == told_of(folder) and told_of(folder)['tokenizer_class'] == 'PreTrainedTokenizerFast'
+    told = told_of(folder)
+    assert told | words == told and told['tokenizer_class'] == 'PreTrainedTokenizerFast'
     again = CrossEncoder.from_pretrained(folder)
     assert encodings(again.tokenizer) == encodings(ours.tokenizer)
     assert torch.equal(again.compute_score(PAIRS), ours.compute_score(PAIRS))

@@ -60,7 +60,8 @@ ROOMS = {   # module -> what it may import of ours
     'data': {'files'}, 'engine': {'files'}, 'playground': {'files'},
     'model': READS | {'metrics'}, 'base': MODEL, 'checkpoint': {'files', 'engine'}, 'parts': {'files', 'engine'},
     'records': {'files', 'losses', 'metrics'},
-    'trainer': MODEL | {'checkpoint', 'engine', 'losses', 'metrics', 'records'},
+    'card': {'files', 'evaluation'},
+    'trainer': MODEL | {'card', 'checkpoint', 'engine', 'losses', 'metrics', 'records'},
     'train_reranker': {'files', 'engine', 'trainer'},
     'evaluation': MODEL | {'metrics', 'mining'},
     'scoring': MODEL | {'engine', 'parts'}, 'mining': MODEL | {'engine', 'parts'}}
