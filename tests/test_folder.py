@@ -147,6 +147,18 @@ def test_a_tokenizer_with_words_around_its_texts_is_read_the_same(kind, tiny, tm
     assert torch.equal(again.compute_score(PAIRS), ours.compute_score(PAIRS))
 
 
+def test_the_vocabulary_of_the_start_is_in_every_saved_folder(tiny, tmp_path):
+    "Also where words are put around the texts; nothing reads it in the place of tokenizer.json."
+    start = Path(CrossEncoder.from_pretrained(tiny['xlm-roberta']).save_pretrained(tmp_path/'start'))
+    (start/'sentencepiece.bpe.model').write_bytes(b'\x0a\x0e not a vocabulary')
+    ours = CrossEncoder.from_pretrained(start, query_template='list {}')
+    (start/'sentencepiece.bpe.model').unlink()     # the start may be gone by then
+    for _ in range(2): folder = Path(ours.save_pretrained(tmp_path/'saved'))
+    assert (folder/'sentencepiece.bpe.model').read_bytes() == b'\x0a\x0e not a vocabulary'
+    again = CrossEncoder.from_pretrained(folder)
+    assert encodings(again.tokenizer) == encodings(ours.tokenizer) and [*again.carried] == ['sentencepiece.bpe.model']
+
+
 @pytest.mark.slow
 def test_transformers_4_reads_the_same(tiny, tmp_path):
     "In an environment of its own: texts and pairs become the same tokens, and pairs get the same logits."
@@ -169,3 +181,34 @@ def test_transformers_4_reads_the_same(tiny, tmp_path):
     for folder, m, (rows, logits) in zip(saved, ours, json.loads((tmp_path/'found.json').read_text())):
         assert rows == encodings(m.tokenizer), folder
         assert (torch.tensor(logits) - m.compute_score(PAIRS[:2])).abs().max() < 1e-5, folder
+
+
+# ---------- what a score is ----------
+
+@pytest.mark.parametrize('activation', ['Identity', 'Sigmoid'])
+def test_sentence_transformers_gives_0_to_1_whatever_the_start_said(activation, tiny, tmp_path):
+    from sentence_transformers import CrossEncoder as Theirs
+    start = Theirs(tiny['bert'], num_labels=1, device='cpu', activation_fn=getattr(torch.nn, activation)())
+    start.save_pretrained(str(tmp_path/'start'))
+    ours = CrossEncoder.from_pretrained(tmp_path/'start')
+    theirs = Theirs(ours.save_pretrained(tmp_path/'saved'), device='cpu')
+    assert (torch.as_tensor(theirs.predict(PAIRS[:2])) - ours.compute_score(PAIRS[:2]).sigmoid()).abs().max() < 1e-5
+    assert not (tmp_path/'saved/sentence_bert_config.json').exists()
+    assert told_of(tmp_path/'saved', 'config.json')['rerank_nb'] == ours.contract
+
+
+def test_the_layout_of_sentence_transformers_is_saved_whole(tiny, tmp_path):
+    from sentence_transformers import CrossEncoder as Theirs
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+    last = Dense(32, 1, activation_function=torch.nn.Identity(), module_output_name='scores')
+    theirs = Theirs(modules=[Transformer(tiny['bert']), Pooling(32, 'cls'), last], device='cpu',
+                    activation_fn=torch.nn.Identity())
+    theirs.save_pretrained(str(tmp_path/'st'))
+    assert not told_of(tmp_path/'st', 'sentence_bert_config.json').get('max_seq_length')
+    ours = CrossEncoder.from_pretrained(tmp_path/'st')
+    saved = ours.save_pretrained(tmp_path/'saved')
+    assert told_of(saved, 'sentence_bert_config.json')['max_seq_length'] == 128 == ours.contract['max_len']
+    assert told_of(saved, 'config.json')['rerank_nb'] == ours.contract
+    found = torch.as_tensor(Theirs(saved, device='cpu').predict(PAIRS[:2]))
+    assert (found - ours.compute_score(PAIRS[:2]).sigmoid()).abs().max() < 1e-5
