@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerFast
 from .files import UserError, atomic_file, atomic_folder, patch, run_with_settings, setting, try_output
 from .files import writing
 from .data import encode_alone, with_templates
-from .model import CrossEncoder, spread_layers
+from .model import CrossEncoder, settle_class, spread_layers
 
 # %% ../nbs/09_base.ipynb #e69af47d
 BLOCK = 32
@@ -763,6 +763,7 @@ def make_base(
     with atomic_folder(out) as new:
         model.save_pretrained(new)
         tk.save_pretrained(new)
+        settle_class(new, tk)
         (new/'README.md').write_text(card, encoding='utf-8')
     return str(out)
 
