@@ -7,7 +7,7 @@ __all__ = ['CONSUMERS', 'VERSIONED', 'Consumer', 'consumers_table', 'name_of', '
            'versions', 'About', 'code_blocks', 'model_card', 'check_push', 'push_folder']
 
 # %% ../nbs/12_card.ipynb #card0imp
-import os, platform, re
+import os, platform, shlex
 from dataclasses import MISSING, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -133,7 +133,7 @@ def worth_table(
 
 # %% ../nbs/12_card.ipynb #card0flg
 def _default(f): return f.default if f.default_factory is MISSING else f.default_factory()
-def _word(v): return f'{int(v)}' if isinstance(v, bool) else f"'{v}'" if re.search(r'[^\w./:=@+,-]', str(v)) else str(v)
+def _word(v): return shlex.quote(str(int(v) if isinstance(v, bool) else v))
 
 def flags_of(
     config, # A dataclass of settings

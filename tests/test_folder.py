@@ -185,14 +185,22 @@ def test_transformers_4_reads_the_same(tiny, tmp_path):
 
 # ---------- what a score is ----------
 
-@pytest.mark.parametrize('activation', ['Identity', 'Sigmoid'])
-def test_sentence_transformers_gives_0_to_1_whatever_the_start_said(activation, tiny, tmp_path):
+IDENTITY = 'torch.nn.modules.linear.Identity'
+
+
+@pytest.mark.parametrize('start_said', [dict(sentence_transformers=dict(activation_fn=IDENTITY, version='5.0.0')),
+                                        dict(sbert_ce_default_activation_function=IDENTITY)])
+def test_sentence_transformers_gives_0_to_1_whatever_the_start_said(start_said, tiny, tmp_path):
     from sentence_transformers import CrossEncoder as Theirs
-    start = Theirs(tiny['bert'], num_labels=1, device='cpu', activation_fn=getattr(torch.nn, activation)())
-    start.save_pretrained(str(tmp_path/'start'))
-    ours = CrossEncoder.from_pretrained(tmp_path/'start')
-    theirs = Theirs(ours.save_pretrained(tmp_path/'saved'), device='cpu')
-    assert (torch.as_tensor(theirs.predict(PAIRS[:2])) - ours.compute_score(PAIRS[:2]).sigmoid()).abs().max() < 1e-5
+    start = Path(CrossEncoder.from_pretrained(tiny['bert']).save_pretrained(tmp_path/'start'))
+    config = told_of(start, 'config.json')
+    del config['sentence_transformers']
+    (start/'config.json').write_text(json.dumps(config | start_said))
+    ours = CrossEncoder.from_pretrained(start)
+    logits = ours.compute_score(PAIRS[:2])
+    def theirs(folder): return torch.as_tensor(Theirs(str(folder), device='cpu').predict(PAIRS[:2]))
+    assert (theirs(start) - logits).abs().max() < 1e-5     # what the start said
+    assert (theirs(ours.save_pretrained(tmp_path/'saved')) - logits.sigmoid()).abs().max() < 1e-5
     assert not (tmp_path/'saved/sentence_bert_config.json').exists()
     assert told_of(tmp_path/'saved', 'config.json')['rerank_nb'] == ours.contract
 
