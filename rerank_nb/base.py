@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np, torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
 from transformers import PreTrainedTokenizerFast
 from .files import UserError, atomic_file, atomic_folder, patch, run_with_settings, setting, try_output
 from .files import writing
 from .data import encode_alone, with_templates
-from .model import CrossEncoder, spread_layers
+from .model import CrossEncoder, settle_class, spread_layers
 
 # %% ../nbs/09_base.ipynb #e69af47d
 BLOCK = 32
@@ -423,7 +423,7 @@ def write_patch(
     stored = dict(parts)
     for k, w in parts.items():
         if '.layer.' in k and w.ndim == 2: stored[k], stored[f'{k}.scale'] = _in_8_bits(k, w)
-    with writing(path): save_file(stored, str(path), {'rerank_nb': told})
+    with writing(path): Path(path).write_bytes(save(stored, {'rerank_nb': told}))   # `save_file` writes 0600
     return str(path)
 
 def read_patch(
@@ -763,6 +763,7 @@ def make_base(
     with atomic_folder(out) as new:
         model.save_pretrained(new)
         tk.save_pretrained(new)
+        settle_class(new, tk)
         (new/'README.md').write_text(card, encoding='utf-8')
     return str(out)
 

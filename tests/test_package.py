@@ -59,8 +59,8 @@ ROOMS = {   # module -> what it may import of ours
     'files': set(), 'losses': set(), 'metrics': set(), 'tiny': set(),
     'data': {'files'}, 'engine': {'files'}, 'playground': {'files'},
     'model': READS | {'metrics'}, 'base': MODEL, 'checkpoint': {'files', 'engine'}, 'parts': {'files', 'engine'},
-    'records': {'files', 'losses', 'metrics'}, 'candidates': READS,
-    'trainer': MODEL | {'candidates', 'checkpoint', 'engine', 'losses', 'metrics', 'records'},
+    'records': {'files', 'losses', 'metrics'}, 'candidates': READS, 'card': {'files', 'evaluation'},
+    'trainer': MODEL | {'candidates', 'card', 'checkpoint', 'engine', 'losses', 'metrics', 'records'},
     'train_reranker': {'files', 'engine', 'trainer'},
     'evaluation': MODEL | {'candidates', 'engine', 'metrics', 'mining', 'parts'}, 'calibration': MODEL | {'losses', 'metrics'},
     'scoring': MODEL | {'engine', 'parts'}, 'mining': MODEL | {'engine', 'parts'}}
