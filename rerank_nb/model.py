@@ -37,6 +37,7 @@ from .data import Packed, PackCollator, encode_pairs, pack, pad, pair_template
 from .data import read_templates, with_templates
 from .files import UserError, atomic_folder, patch, setting
 from .metrics import fuse
+from .runtimes import EngineNetwork, find_runtime
 
 # %% ../nbs/03_model.ipynb #954e1fe1
 def _pooled_head(model, first): return model.classifier(model.dropout(model.base_model.pooler(first)))
@@ -282,8 +283,8 @@ def collator(self:CrossEncoder,
 # %% ../nbs/03_model.ipynb #7fdf7391
 @patch(wrap=property)
 def device(self:CrossEncoder):
-    "Where the weights are."
-    return next(self.model.parameters()).device
+    "Where the weights are; an engine's file is scored on the CPU."
+    return next((p.device for p in self.model.parameters()), torch.device('cpu'))
 
 @patch
 def to_device(self:CrossEncoder,
@@ -967,6 +968,28 @@ def apply_templates(
     _say_templates(name, read_templates(tokenizer), read_templates(new))
     return new
 
+# %% ../nbs/03_model.ipynb #engine02
+def _check_as_exported(name, *asked):
+    "`UserError` if something is asked for that an engine's file cannot become."
+    if not any(asked): return
+    raise UserError(f'{name}: query_template, doc_template, yes_token and no_token are settled in an engine\'s file: '
+                    f'give them to the folder with weights, save it and export that')
+
+def _load_engine(name, key, trust_remote_code):
+    "(network of an engine's file, tokenizer); `UserError` if a folder is not whole."
+    _find(name)
+    own_code = dict(trust_remote_code=trust_remote_code)
+    try:
+        with _quiet():
+            config, tokenizer = _one_label(name, **own_code), AutoTokenizer.from_pretrained(name, **own_code)
+    except UserError: raise
+    except Exception as e: raise UserError(f'{name}: {_reason(name, e)}') from e
+    table = getattr(config, 'max_position_embeddings', None)   # its first rows may be no positions
+    if table: config.max_position_embeddings = min(table, tokenizer.model_max_length + position_start(config))
+    model = EngineNetwork(key, name, config)
+    check_tokenizer(name, model, tokenizer)
+    return model, tokenizer
+
 # %% ../nbs/03_model.ipynb #7d6618d0
 @patch(wrap=classmethod)
 def from_pretrained(cls:CrossEncoder,
@@ -981,11 +1004,16 @@ def from_pretrained(cls:CrossEncoder,
     doc_template:str=None, # The same for documents
     yes_token:str=None, # Of a language model that scores by two tokens: the one for a match; None: as its files say
     no_token:str=None, # The one against it
+    engine:str=None, # 'torch', 'onnx', 'openvino': what scores; None: torch where the folder has weights
 )->CrossEncoder:
     "Load a checkpoint; `UserError` says what is wrong with it."
     if num_labels != 1:
         raise UserError(f'num_labels: found {num_labels}, expected 1: a reranker gives one score per pair')
     name = str(model_name_or_path)
+    if key := find_runtime(name, engine):
+        _check_as_exported(name, query_template, doc_template, yes_token, no_token)
+        if cuda_device not in (None, 'cpu'): _say(f'{name}: an engine scores it, on the CPU.')
+        return cls(*_load_engine(name, key, trust_remote_code), loss_type=loss_type)
     with _quiet(): model, tokenizer, *keys = _load(name, trust_remote_code, dtype, (yes_token, no_token))
     tokenizer = apply_templates(name, model.config, tokenizer, query_template, doc_template)
     check_tokenizer(name, model, tokenizer)
@@ -1303,11 +1331,11 @@ def average_models(
     shares = shares or [1 / len(folders)] * len(folders)
     if len(shares) != len(folders) or abs(sum(shares) - 1) > 1e-6:
         raise UserError(f'shares: found {shares}, expected {len(folders)} numbers that sum to 1')
-    mean = CrossEncoder.from_pretrained(folders[0])
+    mean = CrossEncoder.from_pretrained(folders[0], engine='torch')
     weights = mean.state_dict()
     total = {k: shares[0] * w.double() for k, w in weights.items()}
     for folder, share in zip(folders[1:], shares[1:]):
-        other = CrossEncoder.from_pretrained(folder).state_dict()
+        other = CrossEncoder.from_pretrained(folder, engine='torch').state_dict()
         if {k: w.shape for k, w in other.items()} != {k: w.shape for k, w in weights.items()}:
             raise UserError(f'{folder}: its weights have other names or shapes than those of {folders[0]}')
         for k, w in other.items(): total[k] += share * w.double()

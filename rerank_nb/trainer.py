@@ -787,7 +787,8 @@ def open_start(config:TrainConfig)->CrossEncoder:
     return CrossEncoder.from_pretrained(config.model_name_or_path, config.num_labels, config.loss_type,
                                         trust_remote_code=config.trust_remote_code,
                                         query_template=config.query_template, doc_template=config.doc_template,
-                                        yes_token=config.yes_token, no_token=config.no_token)
+                                        yes_token=config.yes_token, no_token=config.no_token,
+                                        engine='torch')   # an engine only scores
 
 # %% ../nbs/04_trainer.ipynb #runload0
 def load_model(config:TrainConfig)->CrossEncoder:
