@@ -25,7 +25,8 @@ def _open_onnx(path, threads):
 
 def _open_openvino(path, threads):
     import openvino
-    settings = dict(INFERENCE_NUM_THREADS=threads, PERFORMANCE_HINT='LATENCY', INFERENCE_PRECISION_HINT='f32')
+    settings = dict(INFERENCE_NUM_THREADS=threads, PERFORMANCE_HINT='LATENCY', INFERENCE_PRECISION_HINT='f32',
+                    DYNAMIC_QUANTIZATION_GROUP_SIZE='32')
     model = openvino.Core().compile_model(str(path), 'CPU', settings)
     # a request of its own for each call: the model's one is nobody's alone
     def run(given): return np.array(model.create_infer_request().infer(given)[0])

@@ -58,7 +58,7 @@ READS, MODEL = {'files', 'data'}, {'files', 'data', 'model'}
 ROOMS = {   # module -> what it may import of ours
     'files': set(), 'runtimes': {'files'}, 'losses': set(), 'metrics': set(), 'tiny': set(),
     'data': {'files'}, 'engine': {'files'}, 'playground': {'files'},
-    'model': READS | {'metrics', 'runtimes'}, 'base': MODEL, 'export': MODEL | {'evaluation'},
+    'model': READS | {'metrics', 'runtimes'}, 'base': MODEL, 'export': MODEL | {'evaluation', 'runtimes'},
     'checkpoint': {'files', 'engine'}, 'parts': {'files', 'engine'},
     'records': {'files', 'losses', 'metrics'},
     'trainer': MODEL | {'checkpoint', 'engine', 'losses', 'metrics', 'records'},
