@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: train start test test-all mutate gpu check docs readme graph release bench bench-all data-bench clean
+.PHONY: train start test test-all engines mutate gpu check docs readme graph release bench bench-all data-bench clean
 
 $(STAMP): settings.ini setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -46,6 +46,9 @@ test: $(STAMP) models/me5-small-zh-en-3/config.json models/reranker-zh-en/config
 test-all: $(STAMP) models/me5-small-zh-en-3/config.json models/me5-small-zh-en/config.json models/reranker-zh-en/config.json  ## with the slow set, without gpu; mutate is beside it
 	nbdev_test --n_workers 1 --flags slow
 	python -m pytest -q tests -m "not gpu"
+
+engines: $(STAMP)  ## one folder in every engine; fastembed and infinity get environments of their own in .engines/; writes docs/engines.md
+	ENGINES_TABLE=1 python -m pytest -q tests/test_engines.py -m "not gpu"
 
 mutate: $(STAMP)  ## break the source in some 130 small ways, one at a time: do the tests see it? Half an hour on two idle cores
 	python tests/mutate.py

@@ -23,8 +23,7 @@ setup(
     include_package_data=True,   # rerank_nb/start.safetensors, which MANIFEST.in names
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
-    extras_require={'dev': cfg['dev_requirements'].split(), 'mining': cfg['mining_requirements'].split(),
-                    'english': cfg['english_requirements'].split(), 'lora': cfg['lora_requirements'].split()},
+    extras_require={k.removesuffix('_requirements'): v.split() for k, v in cfg.items() if k.endswith('_requirements')},
     entry_points={'nbdev': [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
     zip_safe=False,
 )

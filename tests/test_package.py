@@ -56,13 +56,14 @@ def test_a_wheel_installs_and_trains_in_an_empty_environment(tmp_path):
 
 READS, MODEL = {'files', 'data'}, {'files', 'data', 'model'}
 ROOMS = {   # module -> what it may import of ours
-    'files': set(), 'losses': set(), 'metrics': set(), 'tiny': set(),
+    'files': set(), 'runtimes': {'files'}, 'losses': set(), 'metrics': set(), 'tiny': set(),
     'data': {'files'}, 'engine': {'files'}, 'playground': {'files'},
-    'model': READS | {'metrics'}, 'base': MODEL, 'checkpoint': {'files', 'engine'}, 'parts': {'files', 'engine'},
+    'model': READS | {'metrics', 'runtimes'}, 'base': MODEL, 'export': MODEL | {'evaluation', 'runtimes'},
+    'checkpoint': {'files', 'engine'}, 'parts': {'files', 'engine'},
     'records': {'files', 'losses', 'metrics'}, 'candidates': READS, 'card': {'files', 'evaluation'},
     'trainer': MODEL | {'candidates', 'card', 'checkpoint', 'engine', 'losses', 'metrics', 'records'},
-    'train_reranker': {'files', 'engine', 'trainer'},
-    'evaluation': MODEL | {'candidates', 'engine', 'metrics', 'mining', 'parts'}, 'calibration': MODEL | {'losses', 'metrics'},
+    'train_reranker': {'files', 'engine', 'trainer'}, 'calibration': MODEL | {'losses', 'metrics'},
+    'evaluation': MODEL | {'candidates', 'engine', 'metrics', 'mining', 'parts'},
     'scoring': MODEL | {'engine', 'parts'}, 'mining': MODEL | {'engine', 'parts'}}
 
 

@@ -1,0 +1,269 @@
+"""One saved folder in every engine: the same logits, by each one's own way to read and to batch.
+
+`make engines` runs the slow set as well, in environments of their own, and writes docs/engines.md.
+"""
+import importlib.metadata, json, math, os, socket, subprocess, sys, urllib.request
+from pathlib import Path
+import numpy as np
+import pytest
+from helpers import ROOT, run, until
+from rerank_nb.export import export_model
+from rerank_nb.model import CrossEncoder
+from rerank_nb.tiny import tiny_model
+
+PAIRS = [['list the files', 'use the command ls to show what a directory holds'], ['我喜欢中国', '我一点都不喜欢美国'],
+         ['how do i list files', 'use the command ls ' * 60], ['why', ''], ['', ''], ['😀 天气', '泰山要多长时间爬上去 🌧'],
+         ['如何列出目录中的文件？', 'use ls'], ['FOX', 'The Quick  brown\tfox']]
+KINDS = ['bert', 'xlm-roberta']
+TABLE, ROWS = ROOT/'docs/engines.md', {}   # (engine, kind) -> (versions, what it returns, largest difference)
+
+
+# ---------- the folders ----------
+
+@pytest.fixture(scope='session')
+def folders(tmp_path_factory):
+    "By kind of network: our reranker, and the folder with weights, that for ONNX Runtime, that for OpenVINO."
+    root, found = tmp_path_factory.mktemp('engines'), {}
+    for kind in KINDS:
+        ours = CrossEncoder.from_pretrained(tiny_model(root/f'{kind}-start', kind))
+        weights = ours.save_pretrained(root/kind)
+        made = {to: export_model(weights, to, max_len=128) for to in ('onnx', 'openvino')}
+        found[kind] = dict(ours=ours, weights=weights, **made)
+    return found
+
+
+@pytest.fixture(scope='session', autouse=True)
+def table():
+    "What the tests have seen, in a file where `make engines` asks for it."
+    yield
+    if 'ENGINES_TABLE' not in os.environ or not ROWS: return
+    TABLE.write_text(page(ROWS), encoding='utf-8')
+
+
+def page(rows):
+    "The table as Markdown."
+    head = ['# One folder, every engine', '',
+            'Largest difference to the logits of `CrossEncoder.compute_score`, where an engine gives probabilities '
+            'after its sigmoid was undone: 8 pairs, Chinese, English, long, blank, emoji, with two-layer models. '
+            'Made by `make engines`.', '', '| engine | versions | gives | network | difference |',
+            '|---|---|---|---|---|']
+    lines = [f'| {engine} | {versions} | {gives} | {kind} | {apart:.0e} |'
+             for (engine, kind), (versions, gives, apart) in sorted(rows.items())]
+    return '\n'.join(head + lines) + '\n'
+
+
+def logits_of(probabilities):
+    p = np.asarray(probabilities, dtype=np.float64)
+    return np.log(p) - np.log1p(-p)
+
+
+def agrees(engine, kind, found, folders, versions, gives='logits', within=1e-5):
+    "Take down how far an engine's logits are from ours, and compare."
+    wanted = folders[kind]['ours'].compute_score(PAIRS, max_len=128, progress=False).numpy()
+    apart = float(np.abs(np.asarray(found, dtype=np.float64) - wanted).max())
+    named = ', '.join(f'{p} {importlib.metadata.version(p)}' if isinstance(p, str) else ' '.join(p) for p in versions)
+    ROWS[engine, kind] = named, gives, apart
+    assert apart < within, (engine, kind, found, wanted)
+
+
+# ---------- what is installed here ----------
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_transformers(kind, folders):
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    folder = folders[kind]['weights']
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForSequenceClassification.from_pretrained(folder)
+    given = tokenizer(*zip(*PAIRS), padding=True, truncation=True, return_tensors='pt')
+    with torch.no_grad(): found = model.eval()(**given).logits[:, 0]
+    agrees('transformers', kind, found, folders, ['transformers'])
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_sentence_transformers(kind, folders):
+    from sentence_transformers import CrossEncoder as Theirs
+    found = Theirs(folders[kind]['weights'], device='cpu').predict(PAIRS)
+    agrees('sentence-transformers', kind, logits_of(found), folders, ['sentence-transformers'], 'probabilities')
+
+
+@pytest.mark.parametrize('engine,package', [('onnx', 'onnxruntime'), ('openvino', 'openvino')])
+@pytest.mark.parametrize('kind', KINDS)
+def test_our_own_class_over_an_engine(kind, engine, package, folders):
+    pytest.importorskip(package)
+    reranker = CrossEncoder.from_pretrained(folders[kind][engine])
+    found = reranker.compute_score(PAIRS, max_len=128)
+    agrees(f'rerank_nb, {engine}', kind, found, folders, [package])
+    docs = [d for _, d in PAIRS]
+    ranked, wanted = (r.rank('list the files', docs, max_len=128) for r in (reranker, folders[kind]['ours']))
+    assert [row['corpus_id'] for row in ranked] == [row['corpus_id'] for row in wanted]
+
+
+def encodings(folder):
+    "What a server without transformers makes of the pairs: `tokenizers` alone, padded."
+    from tokenizers import Tokenizer
+    tokenizer = Tokenizer.from_file(f'{folder}/tokenizer.json')
+    config = json.loads(Path(folder, 'config.json').read_text())
+    longest = json.loads(Path(folder, 'tokenizer_config.json').read_text())['model_max_length']
+    tokenizer.enable_truncation(longest)
+    tokenizer.enable_padding(pad_id=config['pad_token_id'])
+    return tokenizer.encode_batch([tuple(p) for p in PAIRS])
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_server_that_has_onnxruntime_and_tokenizers_only(kind, folders):
+    ort = pytest.importorskip('onnxruntime')
+    folder = folders[kind]['onnx']
+    session = ort.InferenceSession(f'{folder}/onnx/model.onnx', providers=['CPUExecutionProvider'])
+    parts, found = dict(input_ids='ids', attention_mask='attention_mask', token_type_ids='type_ids'), encodings(folder)
+    given = {i.name: np.array([getattr(e, parts[i.name]) for e in found]) for i in session.get_inputs()}
+    logits, = session.run(None, given)
+    assert [o.name for o in session.get_outputs()] == ['logits']
+    agrees('onnxruntime + tokenizers', kind, logits[:, 0], folders, ['onnxruntime', 'tokenizers'])
+
+
+# ---------- what they check before they start ----------
+
+def read(folder, file): return json.loads(Path(folder, file).read_text(encoding='utf-8'))
+
+
+TEI = 'https://github.com/huggingface/text-embeddings-inference/blob/main/'
+FASTEMBED = 'https://github.com/qdrant/fastembed/blob/main/fastembed/'
+CHECKS = {   # (who, what, where that stands) -> does a folder pass?
+    ('text-embeddings-inference', 'an architecture ends with Classification', TEI + 'router/src/lib.rs'):
+        lambda d: any(a.endswith('Classification') for a in read(d, 'config.json')['architectures']),
+    ('text-embeddings-inference', 'id2label and label2id are there, of one label: else it is no reranker',
+     TEI + 'router/src/lib.rs'):
+        lambda d: [len(read(d, 'config.json')[k]) for k in ('id2label', 'label2id')] == [1, 1],
+    ('text-embeddings-inference', 'max_position_embeddings or n_positions', TEI + 'router/src/lib.rs'):
+        lambda d: any(k in read(d, 'config.json') for k in ('max_position_embeddings', 'n_positions')),
+    ('text-embeddings-inference', 'a file for sentence-transformers has max_seq_length, or is not there',
+     TEI + 'router/src/lib.rs'):
+        lambda d: all('max_seq_length' in read(d, f.name) for f in Path(d).glob('sentence_*_config.json')),
+    ('text-embeddings-inference', 'tokenizer.json', TEI + 'router/src/lib.rs'):
+        lambda d: Path(d, 'tokenizer.json').is_file(),
+    ('text-embeddings-inference', 'on a CPU hidden_size and num_hidden_layers', TEI + 'backends/ort/src/lib.rs'):
+        lambda d: all(read(d, 'config.json')[k] for k in ('hidden_size', 'num_hidden_layers')),
+    ('fastembed', 'model_max_length of the tokenizer is a number that fits 64 bits',
+     FASTEMBED + 'common/preprocessor_utils.py'):
+        lambda d: 0 < read(d, 'tokenizer_config.json')['model_max_length'] <= sys.maxsize,
+    ('fastembed', 'pad_token_id', FASTEMBED + 'common/preprocessor_utils.py'):
+        lambda d: isinstance(read(d, 'config.json')['pad_token_id'], int),
+    ('vLLM', 'one label', 'https://docs.vllm.ai/en/latest/models/pooling_models/scoring/'):
+        lambda d: len(read(d, 'config.json')['id2label']) == 1,
+    ('transformers.js', 'config.json, tokenizer.json, tokenizer_config.json',
+     'https://huggingface.co/docs/transformers.js/custom_usage'):
+        lambda d: all(Path(d, f).is_file() for f in ('config.json', 'tokenizer.json', 'tokenizer_config.json'))}
+BROKEN = {   # what of a folder is taken away -> who must notice
+    'architectures': ('config.json', 'architectures', ['BertModel'], 'an architecture ends with Classification'),
+    'id2label': ('config.json', 'id2label', {'0': 'a', '1': 'b'}, 'one label'),
+    'model_max_length': ('tokenizer_config.json', 'model_max_length', int(1e30), 'fits 64 bits')}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('what', CHECKS, ids=lambda c: f'{c[0]}: {c[1]}')
+def test_what_consumers_check(what, kind, folders):
+    for folder in (folders[kind]['weights'], folders[kind]['onnx'], folders[kind]['openvino']):
+        assert CHECKS[what](folder), (what, folder)
+
+
+@pytest.mark.parametrize('name', BROKEN)
+def test_the_checks_can_fail(name, folders, tmp_path):
+    file, key, value, says = BROKEN[name]
+    for f in ('config.json', 'tokenizer_config.json', 'tokenizer.json'):
+        (tmp_path/f).write_bytes(Path(folders['bert']['weights'], f).read_bytes())
+    (tmp_path/file).write_text(json.dumps(read(tmp_path, file) | {key: value}))
+    failed = [c[1] for c, check in CHECKS.items() if not check(str(tmp_path))]
+    assert any(says in f for f in failed), failed
+
+
+def test_the_table(tmp_path):
+    rows = {('b', 'bert'): ('x 1', 'logits', 1e-6), ('a', 'bert'): ('y 2', 'probabilities', 2e-7)}
+    lines = ['| a | y 2 | probabilities | bert | 2e-07 |', '| b | x 1 | logits | bert | 1e-06 |']
+    assert page(rows).splitlines()[-2:] == lines
+    assert np.allclose(logits_of([1 / (1 + math.exp(-3.))]), [3.])
+
+
+# ---------- what needs other versions ----------
+
+def own_environment(name, *requirements):
+    "Python of an environment that is made once, under .engines/."
+    python = ROOT/'.engines'/name/'bin/python'
+    if not (ROOT/'.engines'/name/'installed').exists():
+        assert run(sys.executable, '-m', 'venv', python.parent.parent).returncode == 0
+        p = run(python, '-m', 'pip', 'install', '-q', *requirements, timeout=1800)
+        assert p.returncode == 0, p.stderr[-2000:]
+        (ROOT/'.engines'/name/'installed').touch()
+    return python
+
+
+def version_in(python, package):
+    code = f'import importlib.metadata as m; print(m.version({package!r}))'
+    return package, run(python, '-c', code).stdout.strip()
+
+
+FASTEMBED_SCORES = """
+import json, sys
+from fastembed.rerank.cross_encoder import TextCrossEncoder
+from fastembed.common.model_description import ModelSource
+folder, pairs = sys.argv[1], json.loads(sys.argv[2])
+TextCrossEncoder.add_custom_model(model='ours', sources=ModelSource(hf='nobody/ours'), model_file='onnx/model.onnx')
+model = TextCrossEncoder(model_name='ours', specific_model_path=folder)
+print(json.dumps([float(s) for s in model.rerank_pairs([tuple(p) for p in pairs])]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', KINDS)
+def test_fastembed(kind, folders):
+    python = own_environment('fastembed', 'fastembed==0.9.1')
+    p = run(python, '-c', FASTEMBED_SCORES, folders[kind]['onnx'], json.dumps(PAIRS))
+    assert p.returncode == 0, p.stderr
+    agrees('fastembed', kind, json.loads(p.stdout.splitlines()[-1]), folders, [version_in(python, 'fastembed')])
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def post(url, **body):
+    request = urllib.request.Request(url, json.dumps(body).encode(), {'Content-Type': 'application/json'})
+    with urllib.request.urlopen(request, timeout=60) as answer: return json.load(answer)
+
+
+def answers(url):
+    try: return urllib.request.urlopen(url, timeout=2).status == 200
+    except OSError: return False
+
+
+@pytest.fixture
+def infinity(folders, request):
+    "infinity with a folder, over HTTP on this machine: its address, and the Python it runs in."
+    python = own_environment('infinity', 'infinity-emb[torch,server]==0.0.78', 'transformers<5')
+    port, folder = free_port(), folders[request.param]['weights']
+    command = [python.parent/'infinity_emb', 'v2', '--model-id', folder, '--port', port, '--host', '127.0.0.1',
+               '--engine', 'torch', '--device', 'cpu', '--no-bettertransformer', '--served-model-name', 'ours']
+    env = {**os.environ, 'HF_HUB_OFFLINE': '1', 'DO_NOT_TRACK': '1'}
+    where = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    server = subprocess.Popen([str(c) for c in command], env=env, **where)
+    try:
+        until(lambda: answers(f'http://127.0.0.1:{port}/health'), server)
+        yield f'http://127.0.0.1:{port}', python, request.param
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('infinity', KINDS, indirect=True)
+def test_infinity(infinity, folders):
+    "Probabilities by default, logits for raw_scores; texts lose the blanks around them. An empty one is refused."
+    url, python, kind = infinity
+    def score(query, doc, **kw):
+        return post(f'{url}/rerank', model='ours', query=query, documents=[doc], **kw)['results'][0]['relevance_score']
+    found = [score(*p, raw_scores=True) if all(p) else None for p in PAIRS]
+    ours = folders[kind]['ours'].compute_score(PAIRS, max_len=128, progress=False).tolist()
+    found = [o if f is None else f for f, o in zip(found, ours)]
+    agrees('infinity', kind, found, folders, [version_in(python, 'infinity-emb')], 'probabilities (raw_scores: logits)')
+    assert math.isclose(score(*PAIRS[0]), 1 / (1 + math.exp(-ours[0])), abs_tol=1e-5)
