@@ -26,9 +26,10 @@ METRICS = ('ndcg@10', 'mrr@10', 'map', 'recall@10')
 def load_lists(
     paths, # A data file or several
     label2id=None, # Grade -> target for graded data: a dict, JSON, or the path of a JSON file
+    **labels, # min_label and max_label of labelled data
 )->PairDataset:
     "The pairs of binary or graded files, which may not be mixed; the format follows from the content."
-    return open_pairs(paths, label2id)
+    return open_pairs(paths, label2id, **labels)
 
 def judged(
     ds:PairDataset, # From `load_lists`
@@ -74,19 +75,29 @@ def _set_apart(scores):
         above = min(s, np.nextafter(above, np.float32(-np.inf)))
         yield above
 
+# %% ../nbs/06_evaluation.ipynb #evalids1
+def _names(ds):
+    "(name of each query by number, of each pair's document) for TREC files."
+    queries, docs = ds.own_ids()
+    numbers, groups = _numbered(ds.doc_ids()), ds.pair_groups()
+    one_text_each = docs is not None and len({*zip(docs, numbers.tolist())}) == len({*docs})
+    names = docs if one_text_each else [f'd{n}' for n in numbers]
+    return queries or [f'q{g}' for g in range(int(groups.max()) + 1)], np.array(names, dtype=object)
+
 # %% ../nbs/06_evaluation.ipynb #a34c73bc
 def _write_trec(out, ds, scores, name):
     "run.trec and qrels.trec."
     keep, gains = judged(ds)
-    groups, docs = ds.pair_groups()[keep], _numbered(ds.doc_ids())[keep]
+    groups, (queries, docs) = ds.pair_groups()[keep], _names(ds)
+    docs = docs[keep]
     scores = np.asarray(scores, dtype=np.float32)[keep]
     with atomic_file(out/'run.trec') as run, atomic_file(out/'qrels.trec') as qrels:
         for i in _lists(groups):
             if not gains[i].any(): continue   # it has no value, and a TREC tool would count it as 0
-            q, ranked = f'q{groups[i[0]]}', i[np.lexsort((gains[i], -scores[i]))]
+            q, ranked = queries[groups[i[0]]], i[np.lexsort((gains[i], -scores[i]))]
             for rank, (j, s) in enumerate(zip(ranked, _set_apart(scores[ranked])), 1):
-                run.write(f'{q} Q0 d{docs[j]} {rank} {s:.9g} {name}\n')
-            for j in i: qrels.write(f'{q} 0 d{docs[j]} {gains[j]}\n')
+                run.write(f'{q} Q0 {docs[j]} {rank} {s:.9g} {name}\n')
+            for j in i: qrels.write(f'{q} 0 {docs[j]} {gains[j]}\n')
 
 # %% ../nbs/06_evaluation.ipynb #25366fbb
 def _plain(v):
@@ -105,10 +116,11 @@ def _write_metrics(out, found):
         json.dump({k: _plain(v) for k, v in found.items() if k != 'per_query'}, f, indent=1, allow_nan=False)
 
 def _write_queries(out, ds, rows):
-    texts = _query_texts(ds)
+    texts, names = _query_texts(ds), ds.own_ids()[0]
     with atomic_file(out/'per_query.jsonl') as f:
         for i, g in enumerate(rows['group']):
-            row = {'query_id': f'q{g}', 'query': texts[int(g)]} | {k: _plain(rows[k][i]) for k in METRICS}
+            name = names[int(g)] if names else f'q{g}'
+            row = {'query_id': name, 'query': texts[int(g)]} | {k: _plain(rows[k][i]) for k in METRICS}
             f.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + '\n')
 
 # %% ../nbs/06_evaluation.ipynb #06fc4a8c
@@ -267,6 +279,8 @@ class EvaluationConfig:
         'scores that lines carry as pos_first_stage_scores and neg_first_stage_scores, where they do. They go to '
         'first_stage.txt, first_stage/ and fusion/.', None, choices=['bm25'])
     label2id: str | None = setting('Grade -> target for graded data, as JSON or the path of a JSON file.', None)
+    min_label: float = setting('Of lines with a number for each document: the lowest label.', 0.)
+    max_label: float = setting('Of the same: the highest label.', 1.)
     batch_size: int = setting('Most pairs that go through the network at once.', 128, at_least=1)
     max_len: int = setting('Longest pair in tokens.', 512, at_least=1)
     mixed_precision: str | None = precision_setting()
@@ -336,10 +350,12 @@ def evaluate(
     baseline=None, # A second model, to compare with
     first_stage=None, # See `first_stage_scores`
     label2id=None, # See `load_lists`
+    min_label=EvaluationConfig.min_label, # Lowest label of labelled data
+    max_label=EvaluationConfig.max_label, # Highest
     **kwargs, # Passed on to `score_file`
 )->dict: # From `evaluate_scores`
     "Measure a model on a file, with a baseline the difference, and with a first stage their fusion."
-    out, failed, ds = Path(output_dir), [], load_lists(dataset, label2id)
+    out, failed, ds = Path(output_dir), [], load_lists(dataset, label2id, min_label=min_label, max_label=max_label)
     for w in ds.warnings: print(f'warning: {w}')
     first = first_stage_scores(ds, first_stage)
     try_output(*_outputs(out, baseline, first is not None))

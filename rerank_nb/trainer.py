@@ -34,7 +34,7 @@ from .checkpoint import load_checkpoint, own_files, prune_checkpoints, remove_ow
 from .checkpoint import save_checkpoint, save_model, seed_step, series
 from .data import LABEL2ID, ListBatches, PairBatches, PairDataset, describe, guess_format
 from .data import label_warnings, read_label2id, remedied
-from .data import TEMPLATES, split_template
+from .data import TEMPLATES, content_path, split_template
 from .files import NotWritten, UserError, atomic_file, checksum, in_units, locked, patch, setting
 from .files import steady_output, writing
 from .engine import StopSignal, check_layers, distribute, forget_accelerator, ignore_signals
@@ -64,7 +64,9 @@ class TrainConfig:
         'maidalun1020/bce-reranker-base_v1 or hfl/chinese-roberta-wwm-ext.')
     dataset: list[str] = setting(
         'Training files. classfication reads JSON lines {"query": str, "pos": [str], "neg": [str]}; '
-        'regression reads query<TAB>doc<TAB>label.')
+        'regression reads query<TAB>doc<TAB>label. Lines of RAG-Retrieval, FlagEmbedding, sentence-transformers, '
+        'ms-swift and tevatron are read as they are, from .gz, .zst, CSV, Parquet and hub:NAME?split=train too '
+        '(python -m rerank_nb.convert --formats lists them).')
     output_dir: str = setting(
         'Folder of the run: model/ (the last model), epoch_N/, metrics.jsonl, pictures, train_config.json.')
     loss_type: str = setting(
@@ -128,6 +130,8 @@ class TrainConfig:
     label2id: str | None = setting(
         'Grade -> target in 0-1 for regression, as JSON or the path of a JSON file. '
         'Unset: ' + json.dumps(LABEL2ID).replace('"', "'"), None)
+    min_label: float = setting('Of lines with a number for each document: the lowest label, whose target is 0.', 0.)
+    max_label: float = setting('Of the same: the highest label, whose target is 1.', 1.)
     negatives_per_query: int | None = setting('Draw so many negatives of each line, anew each epoch. Unset: all.', None)
     group_size: int | None = setting(
         'List-wise losses: at most so many documents of a query, one of the best and others drawn anew each epoch. '
@@ -212,7 +216,7 @@ def data_format(
     loss_type:str, # A name in LOSSES
     path=None, # A file, where the loss reads more than one format
     taught:bool=True, # To learn from, so that a teacher's scores count where a loss reads them? Else labels do
-)->str: # 'binary', 'graded' or 'scored'
+)->str: # A name in `FORMATS`
     "Which file format a loss reads."
     reads = get_loss(loss_type).reads
     found = guess_format(path, taught and 'scored' in reads) if path and len(reads) > 1 else reads[0]
@@ -232,7 +236,8 @@ def list_targets(label2id:dict)->dict:
 def _how_to_read(loss_type, config):
     "What a dataset is told for a loss."
     targets = list_targets(config.targets) if get_loss(loss_type).per == 'query' else config.targets
-    return dict(label2id=targets, on_bad_line=config.on_bad_line)
+    labels = dict(min_label=config.min_label, max_label=config.max_label)
+    return dict(label2id=targets, on_bad_line=config.on_bad_line, **labels)
 
 def _check_comparable(loss_type, ds):
     if ds.index.stats['comparable']: return
@@ -511,7 +516,8 @@ def run_settings(
     units = dict(pair='pairs', query='queries')[loss.per]
     keys = ('epochs', 'lr', 'lr_head', 'warmup_proportion', 'weight_decay', 'max_grad_norm', 'max_len', 'seed',
             'freeze_embeddings', 'fit_head', 'negatives_per_query', 'group_size', *TEMPLATES)
-    return {'data (its content)': reduce(lambda crc, p: checksum(p, crc), ds.paths, 0),
+    span = {'labels': list(ds.span)} if ds.data_format == 'labelled' else {}
+    return span | {'data (its content)': reduce(lambda crc, p: checksum(content_path(p), crc), ds.paths, 0),
             f'{units} a step over all processes': sampler.a_step,
             'loss_type': loss.fn.__name__, 'label2id': config.targets, **{k: getattr(config, k) for k in keys}}
 
@@ -698,7 +704,7 @@ def check_together(
          f"nothing, or at least 2 with a list-wise loss: {', '.join(listwise)}")
     need(not config.fit_head or get_loss(config.loss_type).per == 'pair', 'fit_head',
          'nothing with a list-wise loss, which knows no level')
-    need(not given('negatives_per_query') or get_loss(config.loss_type).reads != ('graded',), 'negatives_per_query',
+    need(not given('negatives_per_query') or get_loss(config.loss_type).reads[0] != 'graded', 'negatives_per_query',
          'nothing with --loss_type regression: a graded file says itself which pairs to learn from')
     for flag in ('metric_for_best_model', 'eval_steps'):
         need(not given(flag) or config.eval_dataset, flag, 'nothing without --eval_dataset')
