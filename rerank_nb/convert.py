@@ -106,8 +106,8 @@ def _text_on(line):
         raise LineError('line', f'no JSON ({e})', '{"_id": "...", "text": "..."}') from None
     key = next((row[k] for k in _IDS if k in row), None)
     if key is None: raise LineError('_id', 'no such key', 'a text or a number')
-    if not str(row.get('title') or '') + str(row.get('text') or ''): raise LineError('text', 'no text', 'some text')
-    return str(key), titled(row.get('title'), row.get('text') or '').strip()
+    title, text = row.get('title') or '', row.get('text') or ''
+    return str(key), valid_text('text', titled(title, text) if text else title)
 
 class Texts:
     "The texts of a file by their ids; they stay in the file."
