@@ -24,7 +24,7 @@ setup(
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
     extras_require={'dev': cfg['dev_requirements'].split(), 'mining': cfg['mining_requirements'].split(),
-                    'english': cfg['english_requirements'].split()},
+                    'files': cfg['files_requirements'].split(), 'english': cfg['english_requirements'].split()},
     entry_points={'nbdev': [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
     zip_safe=False,
 )

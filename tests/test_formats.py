@@ -139,7 +139,7 @@ def test_bad_lines_are_named_all_at_once(name, bad, says, tmp_path):
     ('q1 0 d1 1', 'TREC qrels: python -m rerank_nb.convert with --queries and --corpus'),
     ('1185869\t1185868\t597651', "triples by id, as MS MARCO's"),
     ('query-id\tcorpus-id\tscore', 'judgements of a BEIR folder'),
-    ('{"frage": "q", "antwort": "a"}', 'JSON lines with the keys frage, antwort, expected query, pos and neg, or the keys')])
+    ('{"frage": "q", "antwort": "a"}', 'JSON lines with the keys frage, antwort, expected query, pos and neg, or')])
 def test_one_sentence_about_a_file_that_is_no_list_of_pairs(text, says, tmp_path):
     from rerank_nb.trainer import TrainConfig, open_data
     path = tmp_path/'other'
