@@ -337,3 +337,20 @@ def test_the_command_ends_in_one_line(theirs, tmp_path):
     assert p.stderr.strip() == 'error: nowhere: no such file or directory: give the path of a data file'
     p = run(*command, '--formats', cwd=ROOT)
     assert p.stdout.strip() == formats_table(TARGETS)
+
+
+@pytest.mark.parametrize('loss,name', [('regression', 'rag_retrieval'), ('listnet', 'rag_retrieval_grouped'),
+                                       ('kl', 'rag_retrieval_scores'), ('classfication', 'st_triplets')])
+def test_their_lines_train_score_and_are_measured(loss, name, theirs, tmp_path):
+    from rerank_nb.evaluation import evaluate
+    from rerank_nb.scoring import score_dataset
+    from rerank_nb.tiny import tiny_model
+    from rerank_nb.trainer import TrainConfig, train
+    kw = dict(epochs=1, max_len=64, batch_size=4, save_on_epoch_end=False)
+    if name != 'st_triplets': kw['max_label'] = 1.5
+    train(TrainConfig(tiny_model(tmp_path/'m'), theirs[name], str(tmp_path/'run'), loss, eval_dataset=[theirs[name]], **kw))
+    report = (tmp_path/'run/data_report.txt').read_text(encoding='utf-8')
+    assert f'{LAYOUTS[name].whose} ({len(THEIRS[name])} lines)' in report
+    scored = score_dataset(str(tmp_path/'run/model'), theirs[name], tmp_path/'scored.jsonl', max_len=64)
+    assert all({'pos_scores', 'neg_scores'} <= r.keys() for r in read_jsonl(scored))
+    assert evaluate(str(tmp_path/'run/model'), theirs[name], tmp_path/'e', max_len=64)['queries'] == 2
