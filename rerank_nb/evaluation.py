@@ -50,11 +50,15 @@ def load_lists(
     paths, # A data file or several; or a folder of candidates, or a qrels file of one: see `find_files`
     label2id=None, # Grade -> target for graded data: a dict, JSON, or the path of a JSON file
     depth:int=None, # Of candidates, how many of a query; None: all
-    **files, # corpus, queries, run: files of candidates that stand elsewhere
+    corpus=None, # Of candidates, a file that stands elsewhere
+    queries=None, # Another
+    run=None, # Another
+    **labels, # min_label and max_label of labelled data
 )->PairDataset: # Or `Candidates`
     "The pairs of binary or graded files, which may not be mixed, or of a search; the format follows from the content."
-    paths, given = ([paths] if isinstance(paths, (str, Path)) else list(paths)), {k: v for k, v in files.items() if v}
-    if not given and not any(map(is_candidates, paths)): return open_pairs(paths, label2id)
+    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    given = {k: v for k, v in dict(corpus=corpus, queries=queries, run=run).items() if v}
+    if not given and not any(map(is_candidates, paths)): return open_pairs(paths, label2id, **labels)
     alone = f'{paths[0]}: candidates stand alone, found {len(paths)} paths: measure each by itself'
     if len(paths) > 1: raise UserError(alone)
     own = given if is_candidates(paths[0]) else given | dict(qrels=str(paths[0]))
@@ -67,12 +71,21 @@ def judged(
     "Each document of a query once: where a file has it twice, the higher label counts."
     return judged_once(ds.gains(), ds.pair_groups(), ds.doc_ids())
 
-# %% ../nbs/06_evaluation.ipynb #evabout1
+# %% ../nbs/06_evaluation.ipynb #evalids1
 def _numbered(ids):
     "Numbers from 0 in the order in which different values first appear."
     _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse]
 
+def _names(ds):
+    "(name of each query by number, of each pair's document) for TREC files."
+    queries, docs = ds.own_ids()
+    numbers, groups = _numbered(ds.doc_ids()), ds.pair_groups()
+    one_text_each = docs is not None and len({*zip(docs, numbers.tolist())}) == len({*docs})
+    names = docs if one_text_each else [f'd{n}' for n in numbers]
+    return queries or [f'q{g}' for g in range(int(groups.max()) + 1)], np.array(names, dtype=object)
+
+# %% ../nbs/06_evaluation.ipynb #evabout1
 class About(NamedTuple):
     "What lists have beside their pairs."
     missed: tuple # (gains, groups) of documents that no list holds; None: there are none
@@ -86,9 +99,8 @@ def about(
 )->About:
     "What lists have beside their pairs."
     if isinstance(ds, Candidates): return About(ds.missed, ds.missed_ids, ds.judged, ds.query_ids, ds.trec_ids())
-    groups, docs = ds.pair_groups(), _numbered(ds.doc_ids())
-    queries = [f'q{g}' for g in range(groups.max() + 1)]
-    return About(None, [], np.ones(len(ds), bool), queries, [f'd{d}' for d in docs])
+    queries, docs = _names(ds)
+    return About(None, [], np.ones(len(ds), bool), queries, list(docs))
 
 # %% ../nbs/06_evaluation.ipynb #c955e288
 def _checked(scores, ds):
@@ -162,6 +174,7 @@ def _write_trec(out, ds, scores, name):
         run.writelines(_run_lines(((q, [docs[keep[j]] for j in i], scores[i]) for q, i in ranked), name))
         for i in some: qrels.writelines(f'{queries[groups[j]]} 0 {docs[keep[j]]} {gains[j]}\n' for j in i if known[j])
         qrels.writelines(f'{queries[g]} 0 {d} {gain}\n' for gain, g, d in zip(*missed, lost) if g in good)
+
 
 # %% ../nbs/06_evaluation.ipynb #25366fbb
 def _plain(v):
@@ -550,6 +563,8 @@ class EvaluationConfig:
         'largest is how many candidates of a query are taken.', [10, 20, 50, 100])
     slice_by: list[str] = setting('Tables by language, by length (of the query), or by a key of the lines.', [])
     label2id: str | None = setting('Grade -> target for graded data, as JSON or the path of a JSON file.', None)
+    min_label: float = setting('Of lines with a number for each document: the lowest label.', 0.)
+    max_label: float = setting('Of the same: the highest label.', 1.)
     batch_size: int = setting('Most pairs that go through the network at once.', 128, at_least=1)
     max_len: int = setting('Longest pair in tokens.', 512, at_least=1)
     mixed_precision: str | None = precision_setting()
@@ -700,7 +715,8 @@ class Stage:
         paths, # Its dataset, or the one to choose a weight on
     ):
         files = {k: getattr(config, k) for k in ('corpus', 'queries', 'run')} if paths == config.dataset else {}
-        self.ds = load_lists(paths, config.label2id, max(config.depths), **files)
+        labels = dict(min_label=config.min_label, max_label=config.max_label)
+        self.ds = load_lists(paths, config.label2id, max(config.depths), **files, **labels)
         own = first_stage_scores(self.ds)
         bm25 = first_stage_scores(self.ds, config.first_stage) if config.first_stage else None
         self.first = bm25 if own is None else own
@@ -889,6 +905,7 @@ def evaluate(
 )->dict: # From `evaluate_scores`, of the first model
     "Measure models on lists, with a baseline the difference, and with a first stage their fusion."
     return run_evaluation(EvaluationConfig(model, dataset, output_dir, baseline, **settings))
+
 
 # %% ../nbs/06_evaluation.ipynb #534834d1
 def main(args=None):

@@ -192,12 +192,13 @@ def far_apart(labels): return 1e4 * labels.unique(return_inverse=True)[1].to(lab
 LOSSES = dict(
     classification=Loss(bce, per='pair', reads=('binary',), perfect=as_sigmoid),
     classfication=Loss(bce, per='pair', reads=('binary',), perfect=as_sigmoid),
-    regression=Loss(mse_sigmoid, per='pair', reads=('graded',), perfect=as_sigmoid),
-    ce=Loss(softmax_ce, per='query', reads=('binary', 'graded'), perfect=as_softmax),
-    listnet=Loss(listnet, per='query', reads=('binary', 'graded', 'scored'), perfect=as_they_are),
-    listmle=Loss(listmle, per='query', reads=('binary', 'graded'), perfect=far_apart),
-    ranknet=Loss(ranknet, per='query', reads=('binary', 'graded', 'scored'), perfect=far_apart))
-LOSSES['lambda'] = Loss(lambda_loss, per='query', reads=('binary', 'graded'), perfect=far_apart, by_rank=True)
+    regression=Loss(mse_sigmoid, per='pair', reads=('graded', 'labelled'), perfect=as_sigmoid),
+    ce=Loss(softmax_ce, per='query', reads=('binary', 'graded', 'labelled'), perfect=as_softmax),
+    listnet=Loss(listnet, per='query', reads=('binary', 'graded', 'scored', 'labelled'), perfect=as_they_are),
+    listmle=Loss(listmle, per='query', reads=('binary', 'graded', 'labelled'), perfect=far_apart),
+    ranknet=Loss(ranknet, per='query', reads=('binary', 'graded', 'scored', 'labelled'), perfect=far_apart))
+LOSSES['lambda'] = Loss(
+    lambda_loss, per='query', reads=('binary', 'graded', 'labelled'), perfect=far_apart, by_rank=True)
 LOSSES |= dict(
     margin_mse=Loss(margin_mse, per='query', reads=('scored',), perfect=as_they_are, judged_by='ce'),
     kl=Loss(kl, per='query', reads=('scored',), perfect=as_they_are, judged_by='ce'),

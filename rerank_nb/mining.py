@@ -21,7 +21,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 from tqdm.auto import tqdm
 from .data import DataError, LineError, PairDataset, as_line, columns, decode_line, encode_alone, guess_format
-from .data import open_pairs, plain_file, read_lines, spreadsheet_quotes, valid_text
+from .data import content_path, open_pairs, plain_file, read_lines, spreadsheet_quotes, valid_text
 from .files import UserError, atomic_folder, patch, run_with_settings, setting, try_output, writing
 from .engine import leave, make_accelerator, on_main
 from .model import CrossEncoder, precision_for, precision_setting, trust_setting
@@ -551,10 +551,11 @@ def batch(self:Miner,
 def made_from(self:Miner)->dict:
     "What the lines depend on; reads the files of the data and of the models."
     c, mark = self.config, lambda model: model and model_mark(model)
-    names = 'pooling query_prefix passage_prefix chinese negatives depth skip_top margin reasons max_len'
+    keys = 'pooling query_prefix passage_prefix chinese negatives depth skip_top margin reasons max_len'
     models = dict(embedding_model=mark(c.embedding_model), reranker=mark(c.reranker), mixed_precision=self.precision)
-    files = dict(corpus=file_mark(c.corpus), dataset=file_mark(c.dataset))
-    return files | models | {k: getattr(c, k) for k in names.split()}
+    names = dict(corpus=c.corpus, dataset=c.dataset)
+    files = {k: file_mark(content_path(p)) | dict(name=str(p)) for k, p in names.items()}
+    return files | models | {k: getattr(c, k) for k in keys.split()}
 
 @patch
 def build(self:Miner,

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['FAMILIES', 'POOLS', 'HALF', 'POOLINGS', 'LAYERS', 'WITHOUT_WEIGHTS', 'MODULES', 'ENCODER_ALONE', 'NO_TOKENS',
-           'NOT_MISSED', 'MAX_TOKENS', 'UNTRAINED', 'MODEL_FILE', 'SAVED_FILES', 'Family', 'family', 'pool_of',
-           'why_padded', 'can_pack', 'position_start', 'head_modules', 'settle_padding', 'CrossEncoder', 'sees',
-           'packed_sdpa', 'packed_varlen', 'packed_attention', 'dropout', 'Dropout', 'use_dropout', 'Module',
-           'LayeredHead', 'LayeredClassifier', 'Start', 'check_tokenizer', 'apply_templates', 'token_batches',
-           'evaluating', 'precision_for', 'precision_setting', 'trust_setting', 'files_in', 'not_ours', 'spread_layers',
-           'scoring_layer', 'average_models']
+           'NOT_MISSED', 'VOCABULARIES', 'MAX_TOKENS', 'UNTRAINED', 'MODEL_FILE', 'SAVED_FILES', 'HARD_TEXTS', 'CUT',
+           'CONTRACT', 'SIGMOID', 'Family', 'family', 'pool_of', 'why_padded', 'can_pack', 'position_start',
+           'head_modules', 'settle_padding', 'CrossEncoder', 'sees', 'packed_sdpa', 'packed_varlen', 'packed_attention',
+           'dropout', 'Dropout', 'use_dropout', 'Module', 'LayeredHead', 'LayeredClassifier', 'Start',
+           'check_tokenizer', 'apply_templates', 'read_vocabularies', 'token_batches', 'evaluating', 'precision_for',
+           'precision_setting', 'trust_setting', 'files_in', 'not_ours', 'encodings', 'settle_class', 'sign',
+           'read_own_card', 'spread_layers', 'scoring_layer', 'average_models']
 
 # %% ../nbs/03_model.ipynb #b5d3b726
-import inspect, json, os, re, tempfile, threading, warnings
+import inspect, json, os, re, tempfile, threading, warnings, zlib
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.util import find_spec
@@ -34,9 +35,10 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS
 from transformers.utils import cached_file, logging as hf_logging
 from .data import Packed, PackCollator, encode_pairs, pack, pad, pair_template
-from .data import read_templates, with_templates
+from .data import DOC_SHARE, read_templates, with_templates
 from .files import UserError, atomic_folder, patch, setting
 from .metrics import fuse
+from .runtimes import EngineNetwork, find_runtime
 
 # %% ../nbs/03_model.ipynb #954e1fe1
 def _pooled_head(model, first): return model.classifier(model.dropout(model.base_model.pooler(first)))
@@ -203,6 +205,7 @@ class CrossEncoder(nn.Module):
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
         self.new_head, self.loss_type, self.mixed_precision = new_head, loss_type, mixed_precision
+        self.carried, self.card = {}, None   # for its saved folders: files of the start, and what writes README.md
         self.packed = can_pack(model.config) and model.config._attn_implementation == 'packed'
         self._told, self._template = set(), pair_template(tokenizer)
         self._forward_args = set(inspect.signature(model.forward).parameters)
@@ -282,8 +285,8 @@ def collator(self:CrossEncoder,
 # %% ../nbs/03_model.ipynb #7fdf7391
 @patch(wrap=property)
 def device(self:CrossEncoder):
-    "Where the weights are."
-    return next(self.model.parameters()).device
+    "Where the weights are; an engine's file is scored on the CPU."
+    return next((p.device for p in self.model.parameters()), torch.device('cpu'))
 
 @patch
 def to_device(self:CrossEncoder,
@@ -967,6 +970,41 @@ def apply_templates(
     _say_templates(name, read_templates(tokenizer), read_templates(new))
     return new
 
+# %% ../nbs/03_model.ipynb #engine02
+def _check_as_exported(name, *asked):
+    "`UserError` if something is asked for that an engine's file cannot become."
+    if not any(asked): return
+    raise UserError(f'{name}: query_template, doc_template, yes_token and no_token are settled in an engine\'s file: '
+                    f'give them to the folder with weights, save it and export that')
+
+def _load_engine(name, key, trust_remote_code):
+    "(network of an engine's file, tokenizer); `UserError` if a folder is not whole."
+    _find(name)
+    own_code = dict(trust_remote_code=trust_remote_code)
+    try:
+        with _quiet():
+            config, tokenizer = _one_label(name, **own_code), AutoTokenizer.from_pretrained(name, **own_code)
+    except UserError: raise
+    except Exception as e: raise UserError(f'{name}: {_reason(name, e)}') from e
+    table = getattr(config, 'max_position_embeddings', None)   # its first rows may be no positions
+    if table: config.max_position_embeddings = min(table, tokenizer.model_max_length + position_start(config))
+    model = EngineNetwork(key, name, config)
+    check_tokenizer(name, model, tokenizer)
+    return model, tokenizer
+
+# %% ../nbs/03_model.ipynb #savevoc1
+VOCABULARIES = ('vocab.txt', 'vocab.json', 'merges.txt', 'sentencepiece.bpe.model', 'spiece.model', 'spm.model',
+                'tokenizer.model')
+
+def read_vocabularies(
+    name, # A folder, or a name on the hub whose tokenizer was loaded
+)->dict: # Name of a file -> its bytes
+    "The files of a checkpoint that older tokenizers read; nothing is downloaded for it."
+    here = dict(local_files_only=True, _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False)
+    paths = {file: cached_file(name, file, **here) for file in VOCABULARIES}
+    return {file: Path(path).read_bytes() for file, path in paths.items() if path}
+
 # %% ../nbs/03_model.ipynb #7d6618d0
 @patch(wrap=classmethod)
 def from_pretrained(cls:CrossEncoder,
@@ -981,16 +1019,23 @@ def from_pretrained(cls:CrossEncoder,
     doc_template:str=None, # The same for documents
     yes_token:str=None, # Of a language model that scores by two tokens: the one for a match; None: as its files say
     no_token:str=None, # The one against it
+    engine:str=None, # 'torch', 'onnx', 'openvino': what scores; None: torch where the folder has weights
 )->CrossEncoder:
     "Load a checkpoint; `UserError` says what is wrong with it."
     if num_labels != 1:
         raise UserError(f'num_labels: found {num_labels}, expected 1: a reranker gives one score per pair')
     name = str(model_name_or_path)
+    if key := find_runtime(name, engine):
+        _check_as_exported(name, query_template, doc_template, yes_token, no_token)
+        if cuda_device not in (None, 'cpu'): _say(f'{name}: an engine scores it, on the CPU.')
+        return cls(*_load_engine(name, key, trust_remote_code), loss_type=loss_type)
     with _quiet(): model, tokenizer, *keys = _load(name, trust_remote_code, dtype, (yes_token, no_token))
     tokenizer = apply_templates(name, model.config, tokenizer, query_template, doc_template)
     check_tokenizer(name, model, tokenizer)
     new_head = _has_new_head(name, model, *keys)
-    return cls(model, tokenizer, new_head, loss_type, mixed_precision).to_device(cuda_device)
+    reranker = cls(model, tokenizer, new_head, loss_type, mixed_precision)
+    reranker.carried = read_vocabularies(name)
+    return reranker.to_device(cuda_device)
 
 # %% ../nbs/03_model.ipynb #a928b1d7
 @patch
@@ -1221,7 +1266,104 @@ def _forget_lengths(tokenizer):
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
 
+# %% ../nbs/03_model.ipynb #savecls1
+HARD_TEXTS = (   # what classes of tokenizers take differently
+    '', ' ', '  two  spaces ', 'Case CASE ÀÉ ß ı İ', 'cafe\u0301 naïve', 'don\'t, can\'t! (a/b) 3.5% $4 c++ x_y #1 @me',
+    '我喜欢中国', '中文english混排2026年', '繁體字 ひらがな カタカナ 한국어', 'Ｆｕｌｌ　ｗｉｄｔｈ１２', '𠀀𠮷 rare', 'العربية עברית हिन्दी ไทย',
+    '😀👍🏽 👨‍👩‍👧 🇨🇳', 'e\u0301\u0327 ﬁ ½ ² ™ …“q”', 'tab\tline\nfeed\r\n\x00\x07\x1b[0m\x7f a',
+    'a\u200bb\u200dc\ufeffd\xade\xa0f\u3000g\u2028h\ufffd',
+    '##ing ▁x Ġx </w> @@ <0x0A>', '[CLS] a [SEP] b [PAD] [UNK] [MASK]', '<s>a</s> <unk> <pad> <mask> <|endoftext|>',
+    'x' * 150, 'pneumonoultramicroscopicsilicovolcanoconiosis', 'a' + '-' * 40, 'https://example.org/a?b=c&d=%20')
+
+def encodings(
+    tokenizer, # Tokenizer of a model
+)->list: # What it gives by default, then token ids and types
+    "What a tokenizer makes of `HARD_TEXTS` and its own special tokens, alone and in pairs."
+    texts = [*HARD_TEXTS, *(f'a {t}b' for t in tokenizer.all_special_tokens)]
+    found = [tokenizer(*given, return_token_type_ids=True) for given in ([texts], [texts, texts[::-1]])]
+    return [tokenizer.model_input_names, *(x[key] for x in found for key in ('input_ids', 'token_type_ids'))]
+
+# %% ../nbs/03_model.ipynb #savecls3
+def _as_bert(tokenizer):
+    "What tokenizer_config.json says of a tokenizer that may be BERT's; None if it has other parts."
+    parts = tokenizer.backend_tokenizer
+    kinds = [type(p).__name__ for p in (parts.model, parts.normalizer, parts.pre_tokenizer)]
+    if kinds != ['WordPiece', 'BertNormalizer', 'BertPreTokenizer']: return None
+    rules = parts.normalizer
+    return dict(tokenizer_class='BertTokenizer', do_lower_case=rules.lowercase, strip_accents=rules.strip_accents,
+                tokenize_chinese_chars=rules.handle_chinese_chars)
+
+def settle_class(
+    folder, # With a saved model and tokenizer
+    tokenizer, # What was saved
+):
+    "Write a class into tokenizer_config.json that transformers 4 and 5 know."
+    path, general = Path(folder)/'tokenizer_config.json', dict(tokenizer_class='PreTrainedTokenizerFast')
+    told = json.loads(path.read_text(encoding='utf-8'))
+    if more := told.pop('extra_special_tokens', None): told['additional_special_tokens'] = more   # the older name
+    def write(about): path.write_text(json.dumps(told | about, indent=2, ensure_ascii=False) + '\n', encoding='utf-8')
+    if told['tokenizer_class'] != 'TokenizersBackend': return write({})
+    if bert := _as_bert(tokenizer):
+        write(bert)
+        if encodings(AutoTokenizer.from_pretrained(folder)) == encodings(tokenizer): return
+    write(general)
+
+# %% ../nbs/03_model.ipynb #savecon1
+CUT = f'document first, but not below 1/{DOC_SHARE} of the room for text; then the query'
+CONTRACT = dict(score='logit', to_0_1='sigmoid', temperature=1., bias=0., cut=CUT)
+SIGMOID = 'torch.nn.modules.activation.Sigmoid'   # as sentence-transformers names it
+
+@patch(wrap=property)
+def contract(self:CrossEncoder)->dict:
+    "What its scores are: the record that a saved config.json has under `rerank_nb`."
+    kept = getattr(self.model.config, 'rerank_nb', None) or {}
+    return kept | CONTRACT | dict(max_len=self.max_len)
+
+def _complete(files, max_len):
+    "The files of sentence-transformers' layout, where that is kept: activation and length are said in them."
+    def put(file, change):
+        if file in files: files[file] = json.dumps(change(json.loads(files[file])), indent=2)
+    put('config_sentence_transformers.json', lambda told: told | dict(activation_fn=SIGMOID))
+    put('sentence_bert_config.json', lambda told: told | dict(max_seq_length=told.get('max_seq_length') or max_len))
+
+@patch
+def write_contract(self:CrossEncoder):
+    "Put the contract into the configuration, and what sentence-transformers reads of it."
+    config = self.model.config
+    config.rerank_nb = self.contract
+    config.sentence_transformers = (getattr(config, 'sentence_transformers', None) or {}) | dict(activation_fn=SIGMOID)
+    vars(config).pop('sbert_ce_default_activation_function', None)   # its name before
+    _complete(getattr(self.model, 'files', {}), self.max_len)
+
+# %% ../nbs/03_model.ipynb #savecrd1
+_SIGNED = re.compile(r'(.*)<!-- written by rerank_nb, (\w{8}) -->\n', re.S)
+_OF_BASE = 'Made by rerank_nb.base.'
+def _sum_of(text): return f'{zlib.crc32(text.encode()):08x}'
+
+def sign(
+    text:str, # Of a card
+)->str: # The same with a line that shows whether it was changed
+    "Mark a card as written by this library."
+    return f'{text}<!-- written by rerank_nb, {_sum_of(text)} -->\n'
+
+def read_own_card(
+    folder, # Of a model
+)->str: # None if there is none, or this library wrote it
+    "The README.md that a person wrote or changed."
+    path = Path(folder)/'README.md'
+    text = path.read_text(encoding='utf-8', errors='surrogateescape') if path.is_file() else _OF_BASE
+    signed = _SIGNED.fullmatch(text)
+    ours = signed and _sum_of(signed[1]) == signed[2] or text.rstrip().endswith(_OF_BASE)
+    return None if ours else text
+
 # %% ../nbs/03_model.ipynb #f5750b1c
+def _texts_beside(reranker, folder):
+    "Files beside model and tokenizer, by name: the start's vocabularies, and a card. A person's README.md stays."
+    own = read_own_card(folder)
+    if own is None and reranker.card: own = sign(reranker.card(folder))
+    readme = {} if own is None else {'README.md': own.encode(errors='surrogateescape')}
+    return reranker.carried | readme
+
 @patch
 def save_pretrained(self:CrossEncoder,
     folder, # Where to write; an older model in it is replaced
@@ -1234,10 +1376,14 @@ def save_pretrained(self:CrossEncoder,
     if state_dict is not None: state_dict = {k.removeprefix('model.'): v for k, v in state_dict.items()}
     self.model.config.problem_type = None
     self.tokenizer.model_max_length = self.max_len
+    self.write_contract()
     with atomic_folder(folder) as new, _quiet():
         _forget_lengths(self.tokenizer)
         self.model.save_pretrained(new, state_dict=state_dict)
         self.tokenizer.save_pretrained(new)
+        for name, content in _texts_beside(self, folder).items():
+            if not (new/name).exists(): (new/name).write_bytes(content)
+        settle_class(new, self.tokenizer)
         _check_replaced(folder, foreign - {*files_in(new)})
         (new/SAVED_FILES).write_text(json.dumps(sorted(files_in(new))), encoding='utf-8')
     return str(folder)
@@ -1304,11 +1450,11 @@ def average_models(
     shares = shares or [1 / len(folders)] * len(folders)
     if len(shares) != len(folders) or abs(sum(shares) - 1) > 1e-6:
         raise UserError(f'shares: found {shares}, expected {len(folders)} numbers that sum to 1')
-    mean = CrossEncoder.from_pretrained(folders[0])
+    mean = CrossEncoder.from_pretrained(folders[0], engine='torch')
     weights = mean.state_dict()
     total = {k: shares[0] * w.double() for k, w in weights.items()}
     for folder, share in zip(folders[1:], shares[1:]):
-        other = CrossEncoder.from_pretrained(folder).state_dict()
+        other = CrossEncoder.from_pretrained(folder, engine='torch').state_dict()
         if {k: w.shape for k, w in other.items()} != {k: w.shape for k, w in weights.items()}:
             raise UserError(f'{folder}: its weights have other names or shapes than those of {folders[0]}')
         for k, w in other.items(): total[k] += share * w.double()

@@ -9,7 +9,7 @@ __all__ = ['with_scores', 'ScoringConfig', 'Scorer', 'run_scoring', 'score_datas
 from dataclasses import dataclass
 from pathlib import Path
 from .files import patch, run_with_settings, setting, try_output
-from .data import as_line, open_pairs
+from .data import as_line, content_path, open_pairs
 from .engine import leave, make_accelerator, on_main
 from .model import CrossEncoder, precision_for, precision_setting, trust_setting
 from .parts import PATIENCE, device_of, file_mark, in_parts, model_mark
@@ -38,6 +38,8 @@ class ScoringConfig:
     batch_size: int = setting('Most pairs that go through the network at once.', 128, at_least=1)
     max_len: int = setting('Longest pair in tokens.', 512, at_least=1)
     label2id: str | None = setting('Grade -> target for graded data, as JSON or the path of a JSON file.', None)
+    min_label: float = setting('Of lines with a number for each document: the lowest label; those above are "pos".', 0.)
+    max_label: float = setting('Of the same: the highest label.', 1.)
     mixed_precision: str | None = precision_setting()
     trust_remote_code: bool = trust_setting()
 
@@ -48,7 +50,8 @@ class Scorer:
         config:ScoringConfig, # What to score, and how
         device, # Where the model runs
     ):
-        self.config, self.ds = config, open_pairs(config.dataset, config.label2id)
+        labels = dict(min_label=config.min_label, max_label=config.max_label)
+        self.config, self.ds = config, open_pairs(config.dataset, config.label2id, **labels)
         self.cut = dict(max_len=config.max_len, mixed_precision=precision_for(device, config.mixed_precision))
         load = dict(cuda_device=str(device), trust_remote_code=config.trust_remote_code)
         self.reranker = CrossEncoder.from_pretrained(config.model, **load)
@@ -63,8 +66,10 @@ class Scorer:
 @patch
 def made_from(self:Scorer)->dict:
     "What the scores depend on; reads the files of the model and of the data."
-    model, dataset = model_mark(self.config.model), file_mark(self.config.dataset)
-    return dict(model=model, dataset=dataset, label2id=self.ds.label2id) | self.cut
+    model, dataset = model_mark(self.config.model), file_mark(content_path(self.config.dataset))
+    labels = dict(labels=list(self.ds.span)) if self.ds.data_format == 'labelled' else {}
+    names = dict(dataset=dataset | dict(name=str(self.config.dataset)), label2id=self.ds.label2id)
+    return dict(model=model) | names | labels | self.cut
 
 # %% ../nbs/07_scoring.ipynb #98421746
 def run_scoring(
