@@ -591,10 +591,20 @@ def prepare_output_dir(
     with atomic_file(out/'train_config.json') as f: json.dump(asdict(config), f, indent=1, ensure_ascii=False)
 
 # %% ../nbs/04_trainer.ipynb #refuse00
+def _died_before_a_checkpoint(config, out):
+    "Did a run of the same settings die before its first checkpoint? Then this one makes all of its results again."
+    try:
+        was = json.loads((out/'train_config.json').read_text(encoding='utf-8'))
+        steps = [json.loads(l)['step'] for l in (out/'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
+    except (OSError, ValueError, KeyError, TypeError): return False
+    same = was == json.loads(json.dumps(asdict(config)))
+    return same and not (out/'model').exists() and max(steps, default=0) <= (config.checkpointing_steps or 0)
+
 def _refuse_another_run(config, out, folder):
     "`UserError` if the folder holds a run that this one neither replaces nor goes on with."
     if config.overwrite_output_dir or is_here(config, folder): return
     results, died_early = own_files(out), config.resume_from_checkpoint and folder is None
+    if died_early and _died_before_a_checkpoint(config, out): return
     if died_early: results = [p for p in results if p.name in ('model', 'best') or p in series(out, 'epoch')]
     if not results: return   # a run that died before its first checkpoint has none of these
     remedy = ', or --overwrite_output_dir to replace it' if folder is None else ': the checkpoint is not of this one'

@@ -55,7 +55,8 @@ def test_one_pair(accumulation, train):
 def test_one_query_for_a_list_wise_loss(train):
     history = train([dict(query='q', pos=['a'], neg=['b', 'c'])], loss_type='listnet')
     assert finite(history) and history[-1]['step'] == 1
-    with pytest.raises(UserError, match='compares the documents of a query, but no query'): train(ONE, 'other', loss_type='ce')
+    with pytest.raises(UserError, match='compares the documents of a query, but no query'):
+        train(ONE, 'other', loss_type='ce')
 
 
 def test_all_labels_equal(train, capsys):
@@ -109,5 +110,6 @@ def test_the_same_seed_gives_the_same_bits(train, tmp_path):
 def test_the_same_seed_gives_the_same_bits_in_two_processes(tmp_path):
     model, data = tiny_model(tmp_path/'tiny', 'bert'), graded_file(tmp_path/'t.tsv', 10)
     usual = dict(loss_type='regression', mixed_precision='no', logging_steps=1, batch_size=4)
-    for out in ('a', 'b'): finished(run(*command(2), *flags(model, data, tmp_path/out, **usual), env=env()), tmp_path/out)
-    assert weights(tmp_path/'a') == weights(tmp_path/'b') and records(tmp_path/'a') == records(tmp_path/'b')
+    a, b = tmp_path/'a', tmp_path/'b'
+    for out in (a, b): finished(run(*command(2), *flags(model, data, out, **usual), env=env()), out)
+    assert weights(a) == weights(b) and records(a) == records(b)

@@ -18,17 +18,19 @@ KINDS = ('bert', 'xlm-roberta', 'modernbert', 'qwen3')
 SPECIAL = '[CLS] [SEP] [PAD] [UNK] [MASK] <s> </s> <pad> <mask> <|im_end|> <|endoftext|>'
 TEXTS = {
     'plain': 'list the files', 'empty': '', 'spaces': ' \t\n \u3000', 'invisible': '\u200b\u200d\ufeff\u2060',
-    'controls': '\x01\x02\x7f\x85\x9f', 'nul': 'a\0b\0', 'emoji': '👩\u200d👩\u200d👧\u200d👦 🏳️\u200d🌈 👍🏽', 'right to left': 'مرحبا שלום \u202eabc\u202c',
+    'controls': '\x01\x02\x7f\x85\x9f', 'nul': 'a\0b\0', 'emoji': '👩\u200d👩\u200d👧\u200d👦 🏳️\u200d🌈 👍🏽',
+    'right to left': 'مرحبا שלום \u202eabc\u202c',
     'mixed': '泰山 is 1,545 m 高 and 中国 list', 'combined': 'e\u0301' + '\u0301'*200, 'far planes': '𠀀𝔘\U0010ffff\ue000',
     'special': SPECIAL, 'unknown': '\u0c85\u1810', 'one word': 'x'*3000, 'lines': 'a\r\nb\u2028c\x0bd'}
 
 
 def byte_tokenizer():
     "A decoder's kind of tokenizer: bytes, and nothing around a text."
-    vocab = {c: i for i, c in enumerate(['<|im_start|>', '<|endoftext|>', '<|im_end|>', *pre_tokenizers.ByteLevel.alphabet()])}
+    specials = ['<|im_start|>', '<|endoftext|>', '<|im_end|>']
+    vocab = {c: i for i, c in enumerate([*specials, *pre_tokenizers.ByteLevel.alphabet()])}
     tk = Tokenizer(models.BPE(vocab, []))
     tk.pre_tokenizer, tk.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    tk.add_special_tokens([*vocab][:3])
+    tk.add_special_tokens(specials)
     return PreTrainedTokenizerFast(tokenizer_object=tk, pad_token='<|endoftext|>', eos_token='<|im_end|>')
 
 
@@ -112,7 +114,7 @@ def test_a_run_on_all_of_them(tmp_path):
     words = flags(model, data, tmp_path/'out', on_bad_line='skip', max_len=32, eval_dataset=data, logging_steps=1)
     history = trainer.train(parse_args(words))
     assert history[-1]['eval_loss'] > 0
-    torch.testing.assert_close(CrossEncoder.from_pretrained(tmp_path/'out/model').compute_score([['', '']]).isfinite(), torch.tensor([True]))
+    assert CrossEncoder.from_pretrained(tmp_path/'out/model').compute_score([['', '']]).isfinite().all()
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import errno, json, os, resource, shutil, signal, subprocess, threading, time
 from contextlib import contextmanager
 from pathlib import Path
 import psutil, pytest
-from helpers import as_flags, binary_file, flags, read_jsonl, records, still_model, weights, write_jsonl
+from helpers import as_flags, binary_file, flags, read_jsonl, records, until, weights, write_jsonl
 from rerank_nb import evaluation, mining, records as reports, scoring, trainer
 from rerank_nb.engine import Stopped
 from rerank_nb.files import UserError, locked
@@ -120,9 +120,23 @@ def begin(place, monkeypatch):
             if at and now == step: at()
             seed_step(seed, now, process)
         monkeypatch.setattr(trainer, 'seed_step', seeds)
-        usual = dict(logging_steps=1, checkpointing_steps=1, batch_size=8, save_on_epoch_end=1)
-        return trainer.train(parse_args(flags('tiny', 't.jsonl', out, **usual | kw)))
+        usual = dict(logging_steps=1, checkpointing_steps=1, batch_size=8, save_on_epoch_end=1) | kw
+        given = {k: v for k, v in usual.items() if v is not None}
+        return trainer.train(parse_args(flags('tiny', 't.jsonl', out, **given)))
     return run
+
+
+def die(): os.kill(os.getpid(), signal.SIGKILL)
+
+
+def exit_code(f):
+    "That of a fork which calls `f`; nobody hears what it prints."
+    pid = os.fork()
+    if not pid:
+        with open(os.devnull, 'w') as nowhere: os.dup2(nowhere.fileno(), 1), os.dup2(nowhere.fileno(), 2)
+        try: f()
+        finally: os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_a_folder_that_is_removed_is_made_again(begin, place):
@@ -147,13 +161,23 @@ def test_a_folder_that_another_run_takes_is_left_to_it(begin, place):
 
 def test_a_run_that_died_keeps_no_folder(begin, place):
     "Killed with its lock; the next one goes on."
-    pid = os.fork()
-    if not pid:
-        with open(os.devnull, 'w') as f: os.dup2(f.fileno(), 1), os.dup2(f.fileno(), 2)
-        begin(lambda: os.kill(os.getpid(), signal.SIGKILL), 3)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL and Path('out/.lock').exists()
+    assert exit_code(lambda: begin(die, 3)) == -signal.SIGKILL and Path('out/.lock').exists()
     begin(resume_from_checkpoint='latest')
     assert not Path('out/.lock').exists() and not list(Path('out').glob('.*.tmp'))
+
+
+@pytest.mark.parametrize('every', [2, None])
+def test_a_run_that_died_before_its_first_checkpoint(every, begin, place, monkeypatch):
+    "Its best model stands there already: with checkpoints it is made again, without them it may be all there is."
+    kw = dict(eval_dataset='t.jsonl', eval_steps=1, metric_for_best_model='map', checkpointing_steps=every)
+    with monkeypatch.context() as m:
+        m.setattr(trainer.Run, 'checkpoint', lambda self: die())
+        code = exit_code(lambda: begin(die, 2, resume_from_checkpoint='latest', **kw))
+    assert code == -signal.SIGKILL and Path('out/best').exists()
+    if every: begin(resume_from_checkpoint='latest', **kw)
+    else:
+        with pytest.raises(UserError, match='already holds a run .best.'): begin(resume_from_checkpoint='latest', **kw)
+    assert Path('out/best').exists() and Path('out/model').exists() == bool(every)
 
 
 # ---------- the data under a run ----------
@@ -244,6 +268,42 @@ def test_sigterm_twice(begin, place):
         for _ in range(2): signal.raise_signal(signal.SIGTERM)
     with pytest.raises(Stopped) as e: begin(twice)
     assert e.value.code == 143 and Path('out/checkpoint_3').exists()
+
+
+class Gone:
+    "A stream whose reader has ended."
+    encoding = 'utf-8'
+    def write(self, text): raise BrokenPipeError(errno.EPIPE, 'Broken pipe')
+    def flush(self): raise BrokenPipeError(errno.EPIPE, 'Broken pipe')
+    def isatty(self): return False
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_a_broken_pipe_costs_nothing(name, place, monkeypatch):
+    for stream in ('sys.stdout', 'sys.stderr'): monkeypatch.setattr(stream, Gone())
+    assert ends(name) is None
+    whole(place/'out')
+    result = dict(training='model/config.json', scoring='scored.jsonl', mining='mined.jsonl', evaluation='metrics.json')
+    assert (place/'out'/result[name]).exists()
+
+
+def test_a_parent_that_dies(begin, place):
+    "Its run goes on, with nobody who reads what it prints."
+    read, write = os.pipe()
+    parent = os.fork()
+    if not parent:
+        os.close(read)
+        if os.fork(): signal.pause()
+        os.dup2(write, 1), os.dup2(write, 2)
+        try:
+            begin(lambda: os.kill(os.getppid(), signal.SIGKILL))
+            Path('done').touch()
+        finally: os._exit(0)
+    os.close(write)
+    assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == -signal.SIGKILL
+    os.close(read)
+    until(Path('done').exists)
+    CrossEncoder.from_pretrained('out/model')
 
 
 def test_a_clock_that_is_set_back(begin, place, monkeypatch):
