@@ -36,9 +36,11 @@ def launch_environment(
         raise UserError(f'{config_file}: no such file. The ones that come with the project are in config/')
     words = ['--config_file', str(config_file), '--main_process_port', '0', *flags, 'script']
     args = launch_command_parser().parse_args(words)
-    try: args = _validate_launch_command(args)[0]
+    try: env = prepare_multi_gpu_env(_validate_launch_command(args)[0])
     except ValueError as e: raise UserError(f'{config_file}: {e}') from None
-    env = prepare_multi_gpu_env(args)
+    except Exception as e:   # of a file that is none of accelerate's, there are many
+        why = ' '.join(str(e).split())[:200]
+        raise UserError(f'{config_file}: accelerate cannot read it ({type(e).__name__}: {why})') from None
     return {k: v for k, v in env.items() if k.startswith(_SETTINGS) and os.environ.get(k) != v}
 
 # %% ../nbs/03a_engine.ipynb #5b9b75f0

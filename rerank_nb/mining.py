@@ -82,7 +82,8 @@ def _refuse(self:Corpus, no, found):
 @patch
 def _check_name(self:Corpus):
     "`DataError` if a file is named CSV or JSON, and is no TSV and no JSON lines."
-    no, line = next((no, line) for _, no, line in read_lines(self.plain.name))
+    no, line = next(((no, line) for _, no, line in read_lines(self.plain.name)), (0, ''))
+    if not no: raise DataError(f'{self.plain.name}: found blank lines, expected a text on each')
     name = self.plain.name.lower().removesuffix('.gz')
     if name.endswith('.csv') and '\t' not in line: self._refuse(no, 'CSV')
     if name.endswith(('.json', '.jsonl')): self._refuse(no, f'no JSON object ({line[:40]})')

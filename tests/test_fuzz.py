@@ -1,11 +1,11 @@
 """Whatever a file or a flag holds: a reader reads it, or says in its own words what is wrong. `FUZZ=n` tries n inputs
 of each kind; the default set tries a few."""
 import json, os, pickle, string
-from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from rerank_nb import checkpoint, data, evaluation, parts, scoring, trainer
+from rerank_nb import checkpoint, data, evaluation, mining, parts, trainer
 from rerank_nb.data import LineError, PairDataset
+from rerank_nb.engine import launch_environment
 from rerank_nb.files import UserError, parse_flags, settings_parser
 from rerank_nb.scoring import ScoringConfig
 from rerank_nb.train_reranker import parse_args
@@ -176,3 +176,27 @@ def test_what_is_written_for_trec_tools(rows, tmp_path):
     for name, columns in (('run.trec', 6), ('qrels.trec', 4)):
         text = (tmp_path/'o'/name).read_text(encoding='utf-8')
         assert text and all(len(l.split()) == columns for l in text.splitlines())
+
+
+YAML_KEYS = ('compute_environment', 'distributed_type', 'num_processes', 'fsdp_config', 'mixed_precision', 'gpu_ids')
+YAML_VALUES = JSON | st.sampled_from(['FSDP', 'LOCAL_MACHINE', 'no', 2])
+KNOWN = st.dictionaries(st.sampled_from(YAML_KEYS), YAML_VALUES, max_size=4)
+NO_YAML = ['', '[1]', 'a: [', '!!python/object/apply:os.system ["x"]']
+
+
+@given(content=KNOWN.map(json.dumps) | TEXT | st.sampled_from(NO_YAML))
+@fuzz(40)
+def test_a_configuration_of_accelerate(content, tmp_path):
+    (tmp_path/'c.yaml').write_bytes(content.encode('utf-8', 'surrogatepass'))
+    try: env = launch_environment(tmp_path/'c.yaml')
+    except UserError as e: assert 'c.yaml: ' in str(e)
+    else: assert all(isinstance(v, str) for v in env.values())
+
+
+@given(content=FILE)
+@fuzz(40)
+def test_a_corpus(content, tmp_path):
+    (tmp_path/'c').write_bytes(content)
+    try: texts = mining.Corpus(tmp_path/'c')
+    except UserError as e: assert str(tmp_path/'c') in str(e)
+    else: assert len(texts) and all(texts[i].strip() for i in range(len(texts)))

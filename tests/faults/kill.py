@@ -12,7 +12,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (2, 1)]
 import torch.distributed.fsdp
 from helpers import ROOT, binary_file, flags, records, weights
 from rerank_nb import trainer
-from rerank_nb.engine import launch_environment, leave
+from rerank_nb.engine import launch_environment
 from rerank_nb.tiny import tiny_model
 from rerank_nb.train_reranker import parse_args
 
@@ -48,25 +48,24 @@ class Runs:
         fsdp = launch_environment(ROOT/'config/default_fsdp.yaml', '--num_processes', str(self.n))
         return fsdp | alone | {k: str(v) for k, v in of_group.items()}
 
-    def child(self, rank, port, out, halted):
-        "One process of a run; never returns."
-        with open(self.folder/'log.txt', 'a') as log: os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
-        os.environ.update(self.env(rank, port))
-        if halted: os.kill(os.getpid(), signal.SIGSTOP)
+    def child(self, rank, port, out, wait=None):
+        "One process of a run, which waits for a byte in a pipe if there is one; never returns."
+        code = 1
         try:
+            with open(self.folder/'log.txt', 'a') as log: os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
+            os.environ.update(self.env(rank, port))
+            if wait: os.read(wait, 1)
             trainer.train(parse_args(self.words(out)))
-            leave()
-            os._exit(0)
-        except BaseException as e:
-            print(f'{type(e).__name__}: {e}', flush=True)
-            os._exit(1)
+            code = 0
+        except BaseException as e: print(f'{type(e).__name__}: {e}', flush=True)
+        finally: os._exit(code)   # nothing that was to happen at the end of the parent
 
-    def start(self, out, halted=None):
-        "Process ids of a run; the one of rank `halted` waits for SIGCONT."
+    def start(self, out, halted=None, wait=None):
+        "Process ids of a run; the one of rank `halted` waits for a byte in the pipe `wait`."
         port, pids = free_port(), []
         for rank in range(self.n):
             pid = os.fork()
-            if not pid: self.child(rank, port, out, rank == halted)
+            if not pid: self.child(rank, port, out, wait if rank == halted else None)
             pids.append(pid)
         return pids
 
@@ -97,13 +96,14 @@ class Runs:
 
     def traced(self, out, *options):
         "A run of which one process is traced: its exit codes, and what strace says."
-        rank = self.rng.randrange(self.n)
-        pids = self.start(out, halted=rank)
+        rank, (wait, go) = self.rng.randrange(self.n), os.pipe()
+        pids = self.start(out, rank, wait)
         said = self.folder/'strace.txt'
         strace = subprocess.Popen(['strace', '-f', '-p', str(pids[rank]), '-o', said, *options], stderr=subprocess.PIPE)
         strace.stderr.readline()   # attached
-        os.kill(pids[rank], signal.SIGCONT)
+        os.write(go, b'.')
         codes = self.wait(pids)
+        for end in (wait, go): os.close(end)
         strace.communicate(timeout=60)
         return codes, said.read_text()
 
