@@ -1158,6 +1158,7 @@ def evaluate(self:Run, epoch):
     if not self.dev or self.evals and self.evals[-1]['step'] == self.at.step: return
     config, accelerator, step = self.config, self.accelerator, self.at.step
     self.stop_if_broken()
+    on_main(accelerator, self.stop_if_lost)
     with self.tally.paused():
         values = self.look()
         if values is None: return   # told to stop
@@ -1181,6 +1182,7 @@ def checkpoint(self:Run):
     "Keep all that is needed to go on from here; returns its folder."
     accelerator, at, config = self.accelerator, self.at, self.config
     self.stop_if_broken()
+    on_main(accelerator, self.stop_if_lost)
     at.elapsed, at.history = self.tally.seconds, self.reporter.history
     at.since = accelerator.gather(self.tally.sums[None]).tolist()
     at.schedule = self.schedule.state_dict()
@@ -1204,6 +1206,7 @@ def save_epoch(self:Run):
     "Keep the model of this epoch."
     out = self.config.output_dir
     self.stop_if_broken()
+    on_main(self.accelerator, self.stop_if_lost)
     with self.tally.paused():
         save_model(self.accelerator, self.model, f'{out}/epoch_{self.at.epoch}', self.kept())
         if self.accelerator.is_main_process: prune_checkpoints(out, 'epoch', self.config.num_max_checkpoints)
@@ -1214,6 +1217,7 @@ def save_last(self:Run):
     "Save the model as it is, in the place that was reserved; beside it if others' files stand in model/."
     out = self.config.output_dir
     def place():
+        self.stop_if_lost()
         free_reserved(out)
         return f'{out}/model_{self.at.step}' if in_the_way(out, ['model']) else f'{out}/model'
     self.saved = on_main(self.accelerator, place)

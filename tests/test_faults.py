@@ -146,14 +146,19 @@ def test_a_folder_that_is_removed_is_made_again(begin, place):
     CrossEncoder.from_pretrained('out/model')
 
 
-def test_a_folder_that_another_run_takes_is_left_to_it(begin, place):
+@pytest.mark.parametrize('every', [1, 100])
+def test_a_folder_that_another_run_takes_is_left_to_it(every, begin, place):
+    "Seen at the next record, or where nothing but the last model is left to be written."
     held = locked(place/'out')
     def replace():
         Path('out').rename('moved')
         held.__enter__()
-    with pytest.raises(UserError, match='was moved away, and another run is in the one of this name'): begin(replace)
+    kw = dict(logging_steps=every, checkpointing_steps=every, save_on_epoch_end=int(every == 1))
+    with pytest.raises(UserError, match='was moved away, and another run is in the one of this name'):
+        begin(replace, **kw)
     assert [p.name for p in Path('out').iterdir()] == ['.lock']
     held.__exit__(None, None, None)
+    if every > 1: return
     assert sorted(p.name for p in Path('moved').glob('checkpoint_*')) == ['checkpoint_1', 'checkpoint_2']
     begin(out='moved', resume_from_checkpoint='latest')
     assert read_jsonl('moved/metrics.jsonl')[-1]['step'] > 5
