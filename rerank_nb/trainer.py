@@ -277,8 +277,8 @@ def make_batches(
 def _of_worker(error):
     "What a mistake in a worker says, without the traceback that torch puts before it."
     kind = type(error)
-    said = str(error).partition(f'{kind.__module__}.{kind.__qualname__}: ')
-    return kind(said[2].strip() or str(error))
+    said = str(error).partition(f'{kind.__module__}.{kind.__qualname__}: ')[2].strip()
+    return kind(said) if said else error
 
 WORKER_DIED = ('a process that tokenizes ahead has been killed: was it out of memory? Go on from a checkpoint '
                '(--resume_from_checkpoint latest) with fewer --dataloader_num_workers; 0 tokenizes in the run itself')
