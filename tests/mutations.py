@@ -144,6 +144,9 @@ EDITS = dict(
         ('(seed, step, process)', '(seed, process)'),
         ('[:-keep]', '[:-keep - 1]'),
         ('if checksum(p) != crc', 'if False'),
+        ('crc != _sum_of(state)', 'False'),
+        ('return known and inside and', 'return known and'),
+        ('all(SHARD.fullmatch(v.relative_path) for v in', 'any(True for v in'),
         ('if dtype or (module, name) in _CLASSES', 'if True'),
         ('folder = folders[-1] if', 'folder = folders[0] if'),
         ('key=number_of)', 'key=str)'),
@@ -196,6 +199,8 @@ EDITS = dict(
         ('self.check(settings)', 'pass'),
     ],
     files=[
+        (' | os.O_NOFOLLOW', ''),
+        ('if _is_there(fd, path): path.unlink()', 'path.unlink()'),
         ('            shutil.rmtree(new, ignore_errors=True)\n', ''),
         ('errno.EDQUOT', 'errno.EINTR', LAWS),
         ('new.unlink(missing_ok=True)', 'pass'),

@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil, pytest
 from helpers import as_flags, binary_file, flags, read_jsonl, records, until, weights, write_jsonl
 from rerank_nb import evaluation, mining, records as reports, scoring, trainer
+from rerank_nb.data import PairDataset
 from rerank_nb.engine import Stopped
 from rerank_nb.files import UserError, locked
 from rerank_nb.model import CrossEncoder
@@ -198,6 +199,19 @@ def test_data_that_changes_is_named(how, workers, begin, place):
         begin(change, dataloader_num_workers=workers, epochs=3)
     said = str(e.value)
     assert said.startswith('t.jsonl:') and 'Traceback' not in said and '\n' not in said, said
+
+
+@pytest.mark.parametrize('now', ['"pos": ["a"], "neg": ["bbbbb"]', '"pos": ["a","c"], "neg": ["b"]'])
+@pytest.mark.parametrize('drawn', [None, 2])
+def test_a_line_of_the_same_length_with_other_documents_is_named(now, drawn, tmp_path):
+    "Every line still begins where it did; only how many documents there are, or how many are relevant, is another."
+    was, path = '"pos": ["a"], "neg": ["b","c"]', tmp_path/'t.jsonl'
+    assert len(was) == len(now)
+    path.write_text(f'{{"query": "q", {was}}}\n' * 3)
+    ds = PairDataset(path, negatives_per_query=drawn)
+    assert len(ds[4]) == 4
+    path.write_text(f'{{"query": "q", {now}}}\n' * 3)
+    with pytest.raises(UserError, match='t.jsonl:2: line: found .* documents, expected those of the start'): ds[4]
 
 
 def test_data_that_is_removed_is_still_read(begin, place):
