@@ -1,9 +1,9 @@
 "Faults that need a launcher: what one of two processes alone meets is said, and all end."
-import os, signal, subprocess, sys, time
+import signal, subprocess, time
 from pathlib import Path
 import psutil, pytest
 from faults.kill import kill_often
-from helpers import ROOT, binary_file, command, env, finished, flags, read_jsonl, records, run, until, weights
+from helpers import ROOT, binary_file, command, env, finished, flags, records, run, until, weights
 from rerank_nb.tiny import tiny_model
 
 
@@ -11,7 +11,7 @@ from rerank_nb.tiny import tiny_model
 def words(tmp_path):
     "Flags of a run of many steps in two processes, and its data."
     model, data = tiny_model(tmp_path/'tiny', 'bert'), binary_file(tmp_path/'t.jsonl', 60)
-    usual = dict(batch_size=4, epochs=20, logging_steps=1, mixed_precision='no', checkpointing_steps=5,
+    usual = dict(batch_size=4, epochs=4, logging_steps=1, mixed_precision='no', checkpointing_steps=5,
                  resume_from_checkpoint='latest', save_on_epoch_end=0)
     return lambda out, **kw: flags(model, data, out, **usual | kw), Path(data)
 
