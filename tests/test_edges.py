@@ -2,7 +2,7 @@
 import math
 import pytest
 from helpers import binary_file, command, env, finished, flags, graded_file, records, run, weights, write_jsonl
-from rerank_nb import trainer
+from rerank_nb import data, trainer
 from rerank_nb.data import ListBatches, PairBatches
 from rerank_nb.files import UserError
 from rerank_nb.model import CrossEncoder
@@ -90,6 +90,15 @@ def test_more_processes_than_pairs(world):
         assert {len(s) for s in shares} == {1} and sorted(i for s in shares for b in s for i in b) == [*range(n)]
         shares = [list(ListBatches([0]*n, 4, rank=r, world=world, labels=[1.]*n)) for r in range(world)]
         assert {len(s) for s in shares} == {1} and sorted(i for s in shares for b in s for i in b) == [*range(n)]
+
+
+def test_more_queries_than_their_numbers_reach(tmp_path, monkeypatch):
+    "The limit is 2**31 - 1; here it is 2."
+    monkeypatch.setattr(data, 'MOST_QUERIES', 2)
+    rows = [dict(query=f'q{i}', pos=['a'], neg=[]) for i in range(3)]
+    with pytest.raises(UserError, match='found 3 queries, expected at most 2'):
+        data.PairDataset(write_jsonl(tmp_path/'t.jsonl', rows))
+    assert len(data.PairDataset(write_jsonl(tmp_path/'t.jsonl', rows[:2]))) == 2
 
 
 @pytest.mark.slow
