@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: train start test test-all engines mutate gpu check docs readme graph release bench bench-all data-bench clean
+.PHONY: train start test test-all engines faults mutate gpu check docs readme graph release bench bench-all data-bench clean
 
 $(STAMP): settings.ini setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -37,7 +37,7 @@ start: $(STAMP)  ## remake what `python -m rerank_nb.base` adds to the encoder: 
 	python start/train.py
 	python start/patch.py
 
-test test-all mutate: export OMP_NUM_THREADS = 1   # tests run two at a time
+test test-all faults mutate: export OMP_NUM_THREADS = 1   # tests run two at a time
 
 test: $(STAMP) models/me5-small-zh-en-3/config.json models/reranker-zh-en/config.json  ## notebooks and pytest, without what is marked slow or gpu
 	nbdev_test --n_workers 2
@@ -49,6 +49,12 @@ test-all: $(STAMP) models/me5-small-zh-en-3/config.json models/me5-small-zh-en/c
 
 engines: $(STAMP)  ## one folder in every engine; fastembed and infinity get environments of their own in .engines/; writes docs/engines.md
 	ENGINES_TABLE=1 python -m pytest -q tests/test_engines.py -m "not gpu"
+
+faults: $(STAMP)  ## what RELIABILITY.md says, once more: kills, fuzzing, full disks, many files; part of it is in test and test-all
+	python tests/faults/kill.py --n 200
+	FUZZ=2000 python -m pytest -q tests/test_fuzz.py
+	python -m pytest -q -m "not gpu" tests/test_faults.py tests/test_faults_launched.py tests/test_trust.py tests/test_every_text.py tests/test_edges.py
+	python tests/faults/scale.py
 
 mutate: $(STAMP)  ## break the source in some 130 small ways, one at a time: do the tests see it? Half an hour on two idle cores
 	python tests/mutate.py

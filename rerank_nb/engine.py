@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONFIG_FILES', 'launch_environment', 'preflight', 'launch', 'forget_accelerator', 'make_accelerator', 'layer_class',
            'check_layers', 'sharding_table', 'distribute', 'on_main', 'StopSignal', 'ignore_signals', 'Stopped',
-           'Interrupted', 'stopped', 'leave']
+           'Interrupted', 'stopped', 'say_alone', 'leave']
 
 # %% ../nbs/03a_engine.ipynb #0e6733c1
 import atexit, os, signal, sys, threading, time
@@ -36,9 +36,11 @@ def launch_environment(
         raise UserError(f'{config_file}: no such file. The ones that come with the project are in config/')
     words = ['--config_file', str(config_file), '--main_process_port', '0', *flags, 'script']
     args = launch_command_parser().parse_args(words)
-    try: args = _validate_launch_command(args)[0]
+    try: env = prepare_multi_gpu_env(_validate_launch_command(args)[0])
     except ValueError as e: raise UserError(f'{config_file}: {e}') from None
-    env = prepare_multi_gpu_env(args)
+    except Exception as e:   # of a file that is none of accelerate's, there are many
+        why = ' '.join(str(e).split())[:200]
+        raise UserError(f'{config_file}: accelerate cannot read it ({type(e).__name__}: {why})') from None
     return {k: v for k, v in env.items() if k.startswith(_SETTINGS) and os.environ.get(k) != v}
 
 # %% ../nbs/03a_engine.ipynb #5b9b75f0
@@ -259,7 +261,7 @@ def on_main(
 
 # %% ../nbs/03a_engine.ipynb #898f68cd
 class StopSignal:
-    "Hears SIGTERM and SIGINT while it is entered; `asked()` becomes true in all processes after the same step."
+    "Hears SIGTERM, SIGINT and SIGHUP while entered; `asked()` becomes true in all processes after the same step."
     def __init__(self):
         self.heard, self.signal = False, 0
         self._since, self._old = 0., {}
@@ -267,8 +269,9 @@ class StopSignal:
 
     def __enter__(self):
         if threading.current_thread() is not threading.main_thread(): return self
-        deaf = signal.getsignal(signal.SIGINT) == signal.SIG_IGN   # a shell starts background jobs so
-        for s in (signal.SIGTERM, *([] if deaf else [signal.SIGINT])): self._old[s] = signal.signal(s, self._hear)
+        # a shell starts background jobs deaf to SIGINT, and nohup makes them deaf to SIGHUP
+        deaf = [s for s in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(s) == signal.SIG_IGN]
+        for s in {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} - {*deaf}: self._old[s] = signal.signal(s, self._hear)
         return self
 
     def __exit__(self, *_):
@@ -312,11 +315,11 @@ def ignore_signals(
     worker_id:int, # Number of the worker
 ):
     "For a loader's worker (`worker_init_fn`): being told to stop is its parent's affair."
-    for s in (signal.SIGTERM, signal.SIGINT): signal.signal(s, signal.SIG_IGN)
+    for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP): signal.signal(s, signal.SIG_IGN)
 
 # %% ../nbs/03a_engine.ipynb #d87a6f8e
 class Stopped(SystemExit):
-    "A run was told to stop and has written what it had; ends the process with 143 or 130, as the signal would."
+    "A run was told to stop and has written what it had; ends the process with 143, 130 or 129, as the signal would."
     def __init__(self, number:int=signal.SIGTERM): super().__init__(128 + number)
 
 class Interrupted(KeyboardInterrupt):
@@ -331,6 +334,15 @@ def stopped(
     ipython = sys.modules.get('IPython')
     if number == signal.SIGINT and ipython and ipython.get_ipython(): return Interrupted(f'stopped {where}')
     return Stopped(number)
+
+# %% ../nbs/03a_engine.ipynb #alone001
+def say_alone(
+    error:Exception, # What only this process has met
+)->Exception: # The same, to be raised
+    "Say a mistake that the main process does not meet, unless this is the main process, which says what ends it."
+    rank = os.environ.get('RANK', '0')
+    if rank != '0': print(f'error: process {rank}: {error}', file=sys.stderr, flush=True)
+    return error
 
 # %% ../nbs/03a_engine.ipynb #ffe5b4c5
 def leave():

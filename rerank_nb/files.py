@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['BEAT', 'DEAD', 'UserError', 'no_space', 'in_units', 'NotWritten', 'writing', 'follow_umask', 'atomic_folder',
-           'atomic_file', 'try_output', 'checksum', 'locked', 'steady_output', 'parse_flags', 'run_command', 'setting',
-           'at_least', 'settings_parser', 'run_with_settings', 'patch']
+           'atomic_name', 'atomic_file', 'try_output', 'checksum', 'locked', 'steady_output', 'TooSlow', 'within',
+           'parse_flags', 'run_command', 'setting', 'at_least', 'settings_parser', 'run_with_settings', 'patch']
 
 # %% ../nbs/00_files.ipynb #bebb7e6e
-import argparse, difflib, errno, fcntl, itertools, json, os, re, shutil, socket, sys, tempfile, threading, time, zlib
+import argparse, difflib, errno, fcntl, itertools, json, os, re, shutil, signal, socket, sys, tempfile, threading
+import time, zlib
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, field, fields
 from pathlib import Path
@@ -124,17 +125,25 @@ def atomic_folder(
 
 # %% ../nbs/00_files.ipynb #dacdf964
 @contextmanager
+def atomic_name(
+    path, # The final name
+    kept:str='', # What a failure leaves untouched, for the message
+): # Yields the name to write under
+    "A file gets its name when it is whole; an error leaves the old one."
+    new = Path(path).with_name(f'.{Path(path).name}.new.tmp')
+    try:
+        with writing(path, kept=kept):
+            yield new
+            new.replace(path)
+    finally: new.unlink(missing_ok=True)
+
+@contextmanager
 def atomic_file(
     path, # The final name
     kept:str='', # What a failure leaves untouched, for the message
 ): # Yields an open text file
     "Write a text file under a temporary name and rename it when it is whole; an error leaves the old one."
-    new = Path(path).with_name(f'.{Path(path).name}.new.tmp')
-    try:
-        with writing(path, kept=kept):
-            with open(new, 'w', encoding='utf-8') as f: yield f
-            new.replace(path)
-    finally: new.unlink(missing_ok=True)
+    with atomic_name(path, kept) as new, open(new, 'w', encoding='utf-8') as f: yield f
 
 # %% ../nbs/00_files.ipynb #4f8b4a69
 def try_output(
@@ -170,7 +179,7 @@ os.register_at_fork(after_in_child=_close_in_child)
 def _open_locked(path):
     "(file descriptor, does this file system have locks?) of a file that no one else here holds; None if one does."
     while True:
-        fd, works = os.open(path, os.O_RDWR | os.O_CREAT, 0o644), True
+        fd, works = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), True
         try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
@@ -242,6 +251,11 @@ def _count(fd, me, ended):
         with suppress(OSError): os.pwrite(fd, f'{json.dumps(me)}\n{n:012}\n'.encode(), 0)
         if ended.wait(BEAT): return
 
+def _is_there(fd, path):
+    "Is an open file still the one of this name? Its folder may have been moved, and another one taken its place."
+    try: return os.path.samestat(os.fstat(fd), os.stat(path))
+    except OSError: return False
+
 @contextmanager
 def _counting(fd, me, path):
     "Say in a lock's file whose it is, and count; at the end the file goes."
@@ -256,14 +270,14 @@ def _counting(fd, me, path):
         if os.getpid() == me['pid']:   # not in a fork
             ended.set()
             beat.join()
-            path.unlink(missing_ok=True)
+            if _is_there(fd, path): path.unlink()
 
 # %% ../nbs/00_files.ipynb #f0locked
 @contextmanager
 def locked(
     folder, # Made if it is not there; removed if an error leaves it empty
     name:str='.lock', # Of the file in it
-):
+): # Yields a function: does the folder belong to somebody else by now?
     "Keep every other call of this out of a folder; `UserError` names who holds it."
     folder = Path(folder).absolute()
     path, started = folder/name, time.strftime('%Y-%m-%d %H:%M:%S')
@@ -272,7 +286,7 @@ def locked(
         o = _owner(path)
         dead = works and o.get('kernel') == me['kernel']   # of this machine, and its lock is ours
         if o and not dead and _lives(path): _refuse(folder, path)
-        with _counting(fd, me, path): yield
+        with _counting(fd, me, path): yield lambda: path.exists() and not _is_there(fd, path)
 
 # %% ../nbs/00_files.ipynb #3f147a39
 class _Steady:
@@ -308,6 +322,25 @@ def steady_output():
     finally:
         for s in filter(None, steady): s.flush()
         if (sys.stdout, sys.stderr) == tuple(steady): sys.stdout, sys.stderr = was
+
+# %% ../nbs/00_files.ipynb #f0within
+class TooSlow(TimeoutError): "Something has not come back in time."
+
+@contextmanager
+def within(
+    seconds:float, # How long what is inside may take
+):
+    "`TooSlow` if what is inside does not come back in time; for the main thread."
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    def over(*_): raise TooSlow(f'no answer in {seconds:g} seconds')
+    start, was = time.monotonic(), signal.signal(signal.SIGALRM, over)
+    left, again = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try: yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, max(1e-3, left - time.monotonic() + start) if left else 0, again)
+        signal.signal(signal.SIGALRM, was)
 
 # %% ../nbs/00_files.ipynb #1250f988
 def parse_flags(

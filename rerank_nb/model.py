@@ -673,6 +673,9 @@ def _modules(name):
         if owner != 'sentence_transformers' or not known:
             raise UserError(f'{name}: modules.json has a module {kind} ({path or "."}), known here are a Transformer '
                             f'in the folder itself and {", ".join(MODULES)} behind it. {ENCODER_ALONE}')
+        if Path(path).is_absolute() or '..' in Path(path).parts:
+            raise UserError(f'{name}: modules.json names the folder {path}, which lies outside: do not use this '
+                            'checkpoint')
     return [Module(kind, path, _stored(name, f'{path}/config.json') or {}) for *_, kind, path in listed[1:]]
 
 # %% ../nbs/03_model.ipynb #headmod2

@@ -49,9 +49,11 @@ def write(self:Parts,
 # %% ../nbs/03c_parts.ipynb #c79da834
 def _whole(path, n):
     "The text of a part, if it has its lines."
-    text = path.read_text(encoding='utf-8')
-    if (found := text.count('\n')) != n:
-        raise UserError(f'{path}: found {found} lines, expected {n}: remove this part and start again')
+    again = 'remove this part and start again'
+    try: text = path.read_bytes().decode()
+    except UnicodeDecodeError: raise UserError(f'{path}: found bytes that are no UTF-8: {again}') from None
+    found, half = text.count('\n'), ' and a half' if text and not text.endswith('\n') else ''
+    if found != n or half: raise UserError(f'{path}: found {found} lines{half}, expected {n}: {again}')
     return text
 
 @patch
@@ -66,7 +68,7 @@ def content_of(mark):
     "What counts of a setting: of a file or a model its content, wherever it lies."
     return mark['content'] if isinstance(mark, dict) and 'content' in mark else mark
 
-def _label(mark): return mark['name'] if isinstance(mark, dict) and 'content' in mark else repr(mark)
+def _label(mark): return mark['name'] if isinstance(mark, dict) and {'name', 'content'} <= {*mark} else repr(mark)
 
 def _change(name, was, now):
     "How a setting differs, in words; None if it does not."
@@ -85,7 +87,8 @@ def check(self:Parts,
     holds, remedy = f'--output: {self.folder} holds parts', 'remove that folder, or give another name'
     unknown = f'{holds} without the settings they were made with: {remedy}'
     try: was = json.loads(self.made_from.read_text(encoding='utf-8'))
-    except (OSError, ValueError): raise UserError(unknown) from None
+    except (OSError, ValueError, RecursionError): raise UserError(unknown) from None
+    if not isinstance(was, dict): raise UserError(unknown)
     if was.pop('format', 1) != FORMAT:
         older = 'of another version of rerank_nb, whose lines are different: finish them with that version'
         raise UserError(f'{holds} {older}, {remedy}')
