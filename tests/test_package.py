@@ -62,7 +62,8 @@ ROOMS = {   # module -> what it may import of ours
     'records': {'files', 'losses', 'metrics'}, 'candidates': READS,
     'trainer': MODEL | {'candidates', 'checkpoint', 'engine', 'losses', 'metrics', 'records'},
     'train_reranker': {'files', 'engine', 'trainer'},
-    'evaluation': MODEL | {'candidates', 'engine', 'metrics', 'mining', 'parts'}, 'calibration': MODEL | {'losses', 'metrics'},
+    'evaluation': MODEL | {'candidates', 'engine', 'metrics', 'mining', 'parts'},
+    'calibration': MODEL | {'losses', 'metrics'},
     'scoring': MODEL | {'engine', 'parts'}, 'mining': MODEL | {'engine', 'parts'}}
 
 
