@@ -134,7 +134,8 @@ def mteb_task(ds):
         good.setdefault(query, {})[doc] = int(gain)
         docs[doc] = p.doc
     about = dict(name='OurLists', description='Lists of a test.', type='Reranking', main_score='ndcg_at_10')
-    about |= dict(category='t2t', dataset=dict(path='none', revision='1'), eval_langs=['eng-Latn'], eval_splits=['test'])
+    about |= dict(category='t2t', eval_langs=['eng-Latn'], eval_splits=['test'])
+    about |= dict(dataset=dict(path='none', revision='1'))
     queries = [dict(id=q, text=ds.query_text(ds.query_ids.index(q))) for q in lists]
     split = dict(queries=Dataset.from_list(queries), relevant_docs=good, top_ranked=lists,
                  corpus=Dataset.from_list([dict(id=d, text=t, title='') for d, t in docs.items()]))
