@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'OUTPUTS', 'WEIGHTS', 'SLICES', 'PAIRS_A_PART', 'bm25_rows', 'load_lists', 'judged', 'About', 'about',
-           'evaluate_scores', 'measured', 'trec_ids', 'write_files', 'paired_bootstrap', 'compare', 'Difference',
-           'differences', 'first_stage_scores', 'fuse_lists', 'rows_table', 'beside', 'best_weight', 'at_depth',
-           'seconds_a_query', 'useful_depths', 'depth_table', 'plot_depths', 'slices', 'slice_table', 'suspects',
-           'EvaluationConfig', 'score_file', 'table', 'cosines', 'Job', 'Jobs', 'score_jobs', 'short_names', 'Stage',
-           'open_fusion', 'Plan', 'Report', 'run_evaluation', 'evaluate', 'main']
+           'evaluate_scores', 'measured', 'trec_ids', 'write_files', 'paired_bootstrap', 'compare', 'plot_gains',
+           'Difference', 'differences', 'first_stage_scores', 'fuse_lists', 'rows_table', 'beside', 'best_weight',
+           'at_depth', 'seconds_a_query', 'useful_depths', 'depth_table', 'plot_depths', 'slices', 'slice_table',
+           'suspects', 'EvaluationConfig', 'score_file', 'table', 'cosines', 'Job', 'Jobs', 'score_jobs', 'short_names',
+           'Stage', 'open_fusion', 'Plan', 'Report', 'run_evaluation', 'evaluate', 'main']
 
 # %% ../nbs/06_evaluation.ipynb #99f1a665
 import itertools, json, re, sys, time
@@ -285,6 +285,22 @@ def compare(
     lines.append(f"{'':<11}{'baseline':>9}{'model':>9}{'difference':>12}  95% interval, {queries} queries")
     rows = [f'{k:<11}{a[k]:9.4f}{b[k]:9.4f}{_interval(a, b, k)}' for k in measured(a)]
     return '\n'.join([*lines, *rows, '', *_legend(rows, queries)])
+
+# %% ../nbs/06_evaluation.ipynb #evgain01
+def plot_gains(
+    a:dict, # `evaluate_scores` of the one
+    b:dict, # Of the other, on the same file
+): # matplotlib Figure
+    "What each query gains from `a` to `b`, sorted."
+    import matplotlib.pyplot as plt
+    k = measured(a)[0]
+    d = np.sort(_differences(a['per_query'][k], b['per_query'][k]))
+    fig, ax = plt.subplots(figsize=(5, 2.6), layout='constrained')
+    plt.close(fig)
+    ax.bar(range(len(d)), d, width=1, color=np.where(d < 0, 'tab:red', 'tab:blue'))
+    title = f'{(d > 0).sum()} queries gain, {(d < 0).sum()} lose, {(d == 0).sum()} stay'
+    ax.set(title=title, xlabel='queries, sorted', ylabel=f'difference in {k}')
+    return fig
 
 # %% ../nbs/06_evaluation.ipynb #evholm01
 class Difference(NamedTuple):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REMEDIES', 'WORKER_DIED', 'JUDGED', 'LORA', 'ABSENT', 'EXPECTED', 'AT_LEAST_1', 'SHARES', 'TrainConfig',
-           'make_optimizer', 'steps_an_epoch', 'make_schedule', 'data_format', 'list_targets', 'open_data',
+           'make_optimizer', 'steps_an_epoch', 'make_schedule', 'data_format', 'list_targets', 'open_dev', 'open_data',
            'make_batches', 'Batches', 'loader', 'report_data', 'Window', 'windows', 'accumulate', 'FirstBad',
            'lines_of_step', 'Judge', 'score_all', 'evaluate', 'Tally', 'run_settings', 'TrainState', 'is_here',
            'take_folder', 'prepare_output_dir', 'check_state', 'starting_point', 'trackers', 'check_types',
@@ -109,7 +109,7 @@ class TrainConfig:
     seed: int = setting('Seed of order, drawing, dropout and a new head.', 42)
     eval_dataset: list[str] = setting(
         'Files to evaluate on before training and after each epoch, in the format of --dataset: loss, NDCG@10, MRR@10, '
-        'MAP.', [])
+        'MAP. Or a folder of candidates: corpus.jsonl, queries.jsonl, qrels/ and run.trec.', [])
     checkpointing_steps: int | None = setting(
         'Write a checkpoint every so many steps: output_dir/checkpoint_N, to go on from after a crash. '
         'Unset: only when the run is stopped by SIGTERM or Ctrl-C.', None)
@@ -264,9 +264,25 @@ def _check_comparable(loss_type, ds):
                     'has two with different labels: use classfication or regression')
 
 def _check_relevant(dev):
-    if dev.index.stats['positives'][2]: return
+    if dev.gains().any(): return
     raise UserError(f'--eval_dataset: no query of {", ".join(dev.paths)} has a relevant document, '
                     'so nothing can be ranked')
+
+# %% ../nbs/04_trainer.ipynb #opencan1
+from .candidates import Candidates, find_files, is_candidates
+from .records import under_the_first_stage
+
+def open_dev(
+    config:TrainConfig, # Settings of the run
+    judge:str, # The loss that evaluates, a name in LOSSES
+): # PairDataset, or `Candidates`
+    "What a run is evaluated on; `UserError` if candidates stand beside other files."
+    paths = config.eval_dataset
+    if not any(map(is_candidates, paths)):
+        return PairDataset(paths, data_format(judge, paths[0], taught=False), **_how_to_read(judge, config))
+    if len(paths) > 1: raise UserError(f'--eval_dataset: candidates stand alone, found {len(paths)} paths: give one')
+    graded = data_format(judge) == 'graded'   # else a label is 1 for a grade above 0
+    return Candidates(find_files(paths[0]), label2id=_how_to_read(judge, config)['label2id'] if graded else None)
 
 # %% ../nbs/04_trainer.ipynb #eb5543db
 @remedied(REMEDIES)
@@ -279,8 +295,7 @@ def open_data(
     ds = PairDataset(config.dataset, data_format(name, config.dataset[0]), **drawn, **_how_to_read(name, config))
     if get_loss(name).per == 'query': _check_comparable(name, ds)
     if not config.eval_dataset: return ds, None
-    kind = data_format(judge, config.eval_dataset[0], taught=False)
-    dev = PairDataset(config.eval_dataset, kind, **_how_to_read(judge, config))
+    dev = open_dev(config, judge)
     _check_relevant(dev)
     return ds, dev
 
@@ -448,6 +463,14 @@ class Judge:
         self.places, self.gains = judged_once(ds.gains(), self.groups, ds.doc_ids())
         self.per_query = {}   # of the last call: metric -> one value a query that has a relevant document
         self.loss = get_loss(get_loss(loss_type).judged_by or loss_type)
+        self.missed, self.first = None, None   # of a search: what it missed, NDCG@10 of its own order
+        if isinstance(ds, Candidates):
+            self.missed = ds.missed
+            self.first = float(self.ranked(ds.first_stage)['ndcg@10'])
+
+    def ranked(self, scores): # From one score a pair to `ranking_metrics`
+        at = self.groups[self.places]
+        return ranking_metrics(scores[self.places], self.gains, at, missed=self.missed, per_query=True)
 
     def __call__(self,
         logits:torch.Tensor, # (N,) scores of all pairs
@@ -456,9 +479,10 @@ class Judge:
         n = int((~torch.isfinite(logits)).sum())
         if n: raise UserError(f'evaluation: {n} of {len(logits)} scores are not finite numbers: the model is damaged')
         loss = self.loss(logits, *map(torch.from_numpy, (self.labels, self.groups))).mean().item()
-        values = ranking_metrics(logits[self.places], self.gains, self.groups[self.places], per_query=True)
+        values = self.ranked(logits)
         self.per_query = {k: v[v == v].tolist() for k, v in values['per_query'].items() if k in JUDGED}   # without nan
         return dict(loss=loss, **{k: float(values[k]) for k in JUDGED})
+
 
 # %% ../nbs/04_trainer.ipynb #scoreal0
 def score_all(
@@ -1512,6 +1536,15 @@ def end_epoch(self:Run):
     self.end_if_told()
     if self.config.save_on_epoch_end: self.save_epoch()
 
+# %% ../nbs/04_trainer.ipynb #endsear0
+@patch
+def beside_the_search(self:Run)->list: # Of lines
+    "How the model stands to the order that it was given."
+    first = self.judge and self.judge.first
+    if first is None: return []
+    told = under_the_first_stage(self.evals, first)
+    return [f'first stage: NDCG@10 {first:.4f}'] + ([f'warning: {told}'] if told else [])
+
 # %% ../nbs/04_trainer.ipynb #ends0003
 @patch
 def give_up(self:Run):
@@ -1528,6 +1561,7 @@ def finish(self:Run):
     if self.config.init_average: self.average_or_say()
     self.close()
     if self.dev: self.accelerator.print(results_table(self.reporter.history))
+    for line in self.beside_the_search(): self.accelerator.print(line)
     self.accelerator.print(f'model: {self.saved}')
     main, config = self.accelerator.is_main_process, self.config
     forget_accelerator()   # nobody waits for what is sent

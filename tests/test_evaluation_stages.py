@@ -1,13 +1,10 @@
 "Evaluation of a search's lists: several processes equal one, a stopped one goes on, bad input is said, mteb runs ours."
-import json, sys
-from pathlib import Path
+import sys
 import numpy as np, pytest
-from helpers import ACCELERATE, as_flags, env, read_jsonl, run, write_jsonl
-from rerank_nb import evaluation, parts
-from rerank_nb.evaluation import EvaluationConfig, evaluate, evaluate_scores, load_lists
+from helpers import ACCELERATE, as_flags, env, quiet, run, write_jsonl
+from rerank_nb import evaluation
+from rerank_nb.evaluation import evaluate, evaluate_scores, load_lists
 from rerank_nb.files import UserError
-
-EVALUATION = ['-m', 'rerank_nb.evaluation']
 
 
 @pytest.fixture
@@ -102,3 +99,62 @@ def test_bad_input_is_said_with_file_line_and_field(nano, tmp_path, name, line, 
     with pytest.raises(SystemExit) as e:
         evaluation.main(as_flags(model='no/model', dataset=nano, output_dir=tmp_path/'out'))
     assert says in e.value.code, e.value.code
+
+
+def test_a_run_watches_the_search_and_says_whether_it_beats_it(nano, tiny, tmp_path, capsys):
+    "Trained on nothing but noise, the model stays under a search that is made to be perfect."
+    from rerank_nb.trainer import TrainConfig
+    lines = [l.split('\t') for l in (nano/'run.trec').read_text().splitlines()]
+    labels = [l.split('\t') for l in (nano/'qrels/test.tsv').read_text().splitlines()[1:]]
+    good = {(q, d): int(gain) for q, d, gain in labels}
+    run_of = [f'{q}\tQ0\t{d}\t1\t{good.get((q, d), -1)}.{r}\tx' for q, _, d, r, *_ in lines]
+    (nano/'run.trec').write_text('\n'.join(run_of) + '\n')
+    data = write_jsonl(tmp_path/'t.jsonl', [dict(query='fox', pos=['dog'], neg=['list', 'files'])] * 4)
+    c = TrainConfig(tiny['bert'], data, tmp_path/'run', eval_dataset=str(nano), batch_size=8, epochs=6, max_len=32,
+                    lr=1e-9, metric_for_best_model='ndcg@10', early_stopping_patience=1, save_on_epoch_end=False)
+    history = quiet(c)
+    said = capsys.readouterr().out
+    evals = [r for r in history if 'eval_ndcg@10' in r]
+    assert 'stopped early' in said and len(evals) < 6
+    first = evaluate_scores(load_lists(str(nano)).first_stage, load_lists(str(nano)))['ndcg@10']
+    assert f'first stage: NDCG@10 {first:.4f}' in said and 'the model stays under the first stage' in said
+    ours = evaluate(str(tmp_path/'run/best'), str(nano), str(tmp_path/'out'), max_len=32)
+    assert ours['ndcg@10'] == pytest.approx(evals[1]['eval_ndcg@10'], abs=1e-6)
+
+
+def mteb_task(ds):
+    "Our lists as a reranking task of mteb, which asks no hub."
+    from datasets import Dataset
+    from mteb.abstasks.retrieval import AbsTaskRetrieval
+    from mteb.abstasks.task_metadata import TaskMetadata
+    lists, good, docs = {}, {}, {}
+    for p, doc, gain in zip(ds, ds.trec_ids(), ds.gains()):
+        query = ds.query_ids[p.group]
+        lists.setdefault(query, []).append(doc)
+        good.setdefault(query, {})[doc] = int(gain)
+        docs[doc] = p.doc
+    about = dict(name='OurLists', description='Lists of a test.', type='Reranking', main_score='ndcg_at_10')
+    about |= dict(category='t2t', eval_langs=['eng-Latn'], eval_splits=['test'])
+    about |= dict(dataset=dict(path='none', revision='1'))
+    queries = [dict(id=q, text=ds.query_text(ds.query_ids.index(q))) for q in lists]
+    split = dict(queries=Dataset.from_list(queries), relevant_docs=good, top_ranked=lists,
+                 corpus=Dataset.from_list([dict(id=d, text=t, title='') for d, t in docs.items()]))
+
+    class OurLists(AbsTaskRetrieval):
+        metadata = TaskMetadata(**about)
+        def load_data(self, *args, **kwargs): self.dataset, self.data_loaded = {'default': {'test': split}}, True
+    return OurLists()
+
+
+@pytest.mark.slow
+def test_a_saved_folder_runs_in_mteb(nano, tiny):
+    "A reranking task of ours, run by mteb with sentence-transformers, has the figures that we have."
+    import mteb
+    from sentence_transformers import CrossEncoder
+    ds = load_lists(str(nano))
+    result = mteb.evaluate(CrossEncoder(tiny['bert'], device='cpu', max_length=32), mteb_task(ds), cache=None)
+    theirs = result.task_results[0].scores['test'][0]
+    ds.missed = None   # mteb knows of no document that is not in the list
+    ours = evaluate_scores(evaluation.score_file(tiny['bert'], ds, max_len=32, device='cpu'), ds)
+    for name, value in (('ndcg@10', 'ndcg_at_10'), ('map', 'map_at_1000'), ('recall@10', 'recall_at_10')):
+        assert ours[name] == pytest.approx(theirs[value], abs=2e-5), name   # which mteb rounds
