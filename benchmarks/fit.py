@@ -1,6 +1,9 @@
-"""What does --gradient_checkpointing save, and what does it cost?
+"""What do --gradient_checkpointing and --lora_r save, and what does the first cost?
 
-    python benchmarks/fit.py [--rounds 3]
+    python benchmarks/fit.py [--rounds 3] [--bytes]
+
+First what is trained of a model, in bytes of gradients, of AdamW's moments and of a checkpoint, for all weights and for
+some; nothing is computed for this, and with --bytes it is all.
 
 Training steps (forward, backward, AdamW) on 8 pairs of 512 tokens and on one of 4,096, with it and without, each in a
 process of its own, in turn. Six layers of 192 with random weights, dropout 0.1, float32, one thread. The peak is
@@ -11,8 +14,45 @@ import argparse, tempfile, time
 from common import Gate, Worker, machine, median, peak_mb, save, spread
 
 SHAPES = {'8 pairs of 512': (8, 512), 'one pair of 4,096': (1, 4096)}
+NETWORKS = {   # the shapes of two models that people start from
+    'XLM-RoBERTa base': ('xlm-roberta', dict(vocab_size=250002, max_position_embeddings=514, type_vocab_size=1)),
+    'Qwen3 0.6B': ('qwen3', dict(vocab_size=151936, hidden_size=1024, num_hidden_layers=28, num_attention_heads=16,
+                                 num_key_value_heads=8, head_dim=128, intermediate_size=3072, pad_token_id=0))}
+TRAINED = {'all': {}, '`--freeze_embeddings 1`': dict(freeze_embeddings=True), '`--lora_r 16`': dict(lora_r=16)}
+OF_BYTES = '''| trained weights | millions | gradients, MB | optimizer, MB | a checkpoint, MB |
+|---|---|---|---|---|'''
 HEAD = '''| | peak of a step, MB | processor seconds a step (median, spread) |
 |---|---|---|'''
+
+
+def trained(kind, shape, settings):
+    "(weights that are trained, all that there are) of a network that has shapes and no values."
+    import torch
+    from transformers import CONFIG_MAPPING, AutoModelForSequenceClassification
+    from rerank_nb.model import CrossEncoder
+    from rerank_nb.tiny import tiny_tokenizer
+    from rerank_nb.trainer import TrainConfig, add_lora, freeze_embeddings
+    with torch.device('meta'):
+        net = AutoModelForSequenceClassification.from_config(CONFIG_MAPPING[kind](num_labels=1, **shape))
+    model, config = CrossEncoder(net, tiny_tokenizer('xlm-roberta')), TrainConfig('m', 'd', 'o', **settings)
+    if config.freeze_embeddings: freeze_embeddings(model)
+    add_lora(config, model)
+    counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, grad in counts if grad), sum(n for n, _ in counts)
+
+
+def table_of_bytes():
+    "A row for each network and each part of its weights; float32."
+    found = {}
+    print(OF_BYTES)
+    for name, network in NETWORKS.items():
+        for what, settings in TRAINED.items():
+            n, total = trained(*network, settings)
+            kept = 3 * n if settings.get('lora_r') else total + 2 * n
+            sizes = dict(gradients_mb=4 * n / 1e6, optimizer_mb=8 * n / 1e6, checkpoint_mb=4 * kept / 1e6)
+            found[f'{name}, {what}'] = dict(weights=n, **sizes)
+            print(f'| {name}, {what} | {n / 1e6:,.1f} | ' + ' | '.join(f'{mb:,.0f}' for mb in sizes.values()) + ' |')
+    save('fit_bytes', dict(trained=found))
 
 
 def worker(pairs, tokens, checkpointing):
@@ -43,11 +83,14 @@ def worker(pairs, tokens, checkpointing):
 def main():
     p = argparse.ArgumentParser()
     p.add_argument('--rounds', type=int, default=3)
+    p.add_argument('--bytes', action='store_true', help='only the table of bytes')
     p.add_argument('--worker')
     p.add_argument('shape', nargs='*', type=int)
     a = p.parse_args()
     if a.worker: return worker(*a.shape)
-    print(f'{machine()}\n\n{HEAD}')
+    table_of_bytes()
+    if a.bytes: return
+    print(f'\n{machine()}\n\n{HEAD}')
     out = {}
     for name, shape in SHAPES.items():
         workers = [Worker(__file__, f'{name}, {how}', *shape, i) for i, how in enumerate(('plain', 'checkpointed'))]
