@@ -178,8 +178,10 @@ def test_a_run_that_died_before_its_first_checkpoint(every, begin, place, monkey
     kw = dict(eval_dataset='t.jsonl', eval_steps=1, metric_for_best_model='map', checkpointing_steps=every)
     with monkeypatch.context() as m:
         m.setattr(trainer.Run, 'checkpoint', lambda self: die())
-        code = exit_code(lambda: begin(die, 2, resume_from_checkpoint='latest', **kw))
+        code = exit_code(lambda: begin(die, 2, **kw))
     assert code == -signal.SIGKILL and Path('out/best').exists()
+    with pytest.raises(UserError, match='already holds a run .best.'):   # with other settings
+        begin(resume_from_checkpoint='latest', **kw | dict(lr=.5))
     if every: begin(resume_from_checkpoint='latest', **kw)
     else:
         with pytest.raises(UserError, match='already holds a run .best.'): begin(resume_from_checkpoint='latest', **kw)
