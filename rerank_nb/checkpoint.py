@@ -172,7 +172,8 @@ def remove_own(
 ):
     "Remove all that runs have written into a folder, and nothing else."
     out = Path(output_dir)
-    for name, files in written(out).items(): _remove(out, name, files)
+    records_last = sorted(written(out).items(), key=lambda kv: kv[0] in RECORDS)   # they say what the others are
+    for name, files in records_last: _remove(out, name, files)
     for p in half_files(out): shutil.rmtree(p) if p.is_dir() else p.unlink()
     (out/LIST).unlink(missing_ok=True)
 

@@ -654,7 +654,9 @@ def _died_before_a_checkpoint(config, out):
         was = json.loads((out/'train_config.json').read_text(encoding='utf-8'))
         steps = [json.loads(l)['step'] for l in (out/'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
     except (OSError, ValueError, KeyError, TypeError): return False
-    same = was == json.loads(json.dumps(asdict(config)))
+    if not isinstance(was, dict): return False
+    now, how = json.loads(json.dumps(asdict(config))), ('resume_from_checkpoint', 'overwrite_output_dir')
+    same = all(was.get(k) == v for k, v in now.items() if k not in how)
     return same and not (out/'model').exists() and max(steps, default=0) <= (config.checkpointing_steps or 0)
 
 def _refuse_another_run(config, out, folder):
