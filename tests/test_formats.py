@@ -45,6 +45,8 @@ THEIRS = dict(   # format -> lines
         dict(messages=[USER(CHARGE)], positive_messages=[[ASSISTANT(DUST)]], negative_messages=[[ASSISTANT(SCREEN)]]),
         dict(messages=[SYSTEM, USER(LIST)], positive_messages=[[ASSISTANT(LS)]],
              negative_messages=[[SYSTEM, ASSISTANT(RM)], [ASSISTANT(DUST)]])],
+    swift_responses=[dict(query=CHARGE, response=DUST, rejected_response=[SCREEN]),
+                     dict(query=LIST, response=LS, rejected_response=[RM, DUST])],
     st_triplets=[dict(anchor=CHARGE, positive=DUST, negative=SCREEN),
                  dict(anchor=LIST, positive=LS, negative_1=RM, negative_2=DUST)],
     st_lists=[dict(query=CHARGE, docs=[SCREEN, DUST], labels=[0, 1]), dict(query=LIST, docs=[LS, RM], labels=[1, 0])],
