@@ -348,7 +348,8 @@ def test_their_lines_train_score_and_are_measured(loss, name, theirs, tmp_path):
     from rerank_nb.trainer import TrainConfig, train
     kw = dict(epochs=1, max_len=64, batch_size=4, save_on_epoch_end=False)
     if name != 'st_triplets': kw['max_label'] = 1.5
-    train(TrainConfig(tiny_model(tmp_path/'m'), theirs[name], str(tmp_path/'run'), loss, eval_dataset=[theirs[name]], **kw))
+    kw['eval_dataset'] = [theirs[name]]
+    train(TrainConfig(tiny_model(tmp_path/'m'), theirs[name], str(tmp_path/'run'), loss, **kw))
     report = (tmp_path/'run/data_report.txt').read_text(encoding='utf-8')
     assert f'{LAYOUTS[name].whose} ({len(THEIRS[name])} lines)' in report
     scored = score_dataset(str(tmp_path/'run/model'), theirs[name], tmp_path/'scored.jsonl', max_len=64)
