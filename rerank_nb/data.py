@@ -406,8 +406,10 @@ def _parquet_rows(name):
     try: import pyarrow.parquet as pq
     except ImportError: raise needs(f'{name}: a Parquet file', 'datasets') from None
     try:
-        with pq.ParquetFile(name) as f:
-            for batch in f.iter_batches(256): yield from batch.to_pylist()
+        with pq.ParquetFile(name, buffer_size=2**20, pre_buffer=False) as f:
+            groups = range(f.num_row_groups)   # one at a time: over all of them the file would stay in memory
+            batches = (b for g in groups for b in f.iter_batches(256, row_groups=[g]))
+            for batch in batches: yield from batch.to_pylist()
     except (OSError, ValueError) as e: raise DataError(f'{name}: found a damaged Parquet file: {e}') from None
 
 def _hub_name(spec):

@@ -203,6 +203,13 @@ def _answer(field, messages):
     if text is None: raise LineError(field, as_found(messages), 'a message with the role assistant')
     return text, _said(field, messages, 'system')
 
+def _read_responses(row):
+    "A line of ms-swift's first rerankers: a relevant document, and others."
+    negatives = row['rejected_response']
+    docs = [valid_text('response', row['response']), *texts('rejected_response', negatives)]
+    extra = _rest(row, 'query', 'response', 'rejected_response')
+    return Line(valid_text('query', row['query']), docs, [True] + [False]*len(negatives), {}, extra)
+
 def _read_swift(row):
     keys, sides = ('positive_messages', 'negative_messages'), []
     query, told = (_said('messages', row['messages'], role) for role in ('user', 'system'))
@@ -296,6 +303,10 @@ def _write_swift(line):
     row = dict(messages=[*system, dict(role='user', content=line.query)], positive_messages=pos, negative_messages=neg)
     return [row | _rest(line.extra, 'instruction')]
 
+def _write_responses(line):
+    pos, neg = ([line.docs[i] for i in places] for places in _sides(line))
+    return [dict(query=line.query, response=d, rejected_response=neg) | line.extra for d in pos]
+
 def _write_st_pairs(line): return [dict(query=line.query, positive=line.docs[i]) for i in _sides(line)[0]]
 
 def _write_triplets(line):
@@ -384,7 +395,11 @@ LAYOUTS = dict(
         'ms-swift', '{"messages": [{"role": "user", "content": "..."}], '
         f'"positive_messages": [[{_MESSAGE}]], "negative_messages": [[...]]}}',
         lambda row: 'messages' in row and ('positive_messages' in row or 'negative_messages' in row),
-        _read_swift, _write_swift, keeps=('instructions',), needs=('relevant',)))
+        _read_swift, _write_swift, keeps=('instructions',), needs=('relevant',)),
+    swift_responses=Layout(
+        'ms-swift, a relevant document a line', '{"query": "...", "response": "...", "rejected_response": ["..."]}',
+        lambda row: _has(row, 'query', 'response', 'rejected_response'), _read_responses, _write_responses, keeps=(),
+        needs=('relevant',)))
 
 # %% ../nbs/00_formats.ipynb #f0tabl05
 def _of_st(what, line, numbers, negatives, many, read, write, **facts):

@@ -45,6 +45,8 @@ THEIRS = dict(   # format -> lines
         dict(messages=[USER(CHARGE)], positive_messages=[[ASSISTANT(DUST)]], negative_messages=[[ASSISTANT(SCREEN)]]),
         dict(messages=[SYSTEM, USER(LIST)], positive_messages=[[ASSISTANT(LS)]],
              negative_messages=[[SYSTEM, ASSISTANT(RM)], [ASSISTANT(DUST)]])],
+    swift_responses=[dict(query=CHARGE, response=DUST, rejected_response=[SCREEN]),
+                     dict(query=LIST, response=LS, rejected_response=[RM, DUST])],
     st_triplets=[dict(anchor=CHARGE, positive=DUST, negative=SCREEN),
                  dict(anchor=LIST, positive=LS, negative_1=RM, negative_2=DUST)],
     st_lists=[dict(query=CHARGE, docs=[SCREEN, DUST], labels=[0, 1]), dict(query=LIST, docs=[LS, RM], labels=[1, 0])],
@@ -276,14 +278,12 @@ print(peak() - before)
 
 
 @pytest.mark.slow
-def test_a_parquet_file_ten_times_as_large_takes_no_more_memory(tmp_path):
+@pytest.mark.parametrize('rows_a_group', [1000, 10**6])   # a megabyte, or all of them
+def test_a_parquet_file_ten_times_as_large_takes_no_more_memory(rows_a_group, tmp_path):
     import pyarrow as pa, pyarrow.parquet as pq
-    for name, n in (('small', 20), ('large', 200)):
-        schema = pa.schema([('query', pa.string()), ('positive', pa.string())])
-        with pq.ParquetWriter(tmp_path/name, schema, compression='none') as f:
-            for i in range(n):
-                texts = [os.urandom(500).hex() for _ in range(1000)]   # a megabyte
-                f.write_table(pa.table(dict(query=[f'q{i}']*1000, positive=texts), schema))
+    for name, n in (('small', 20_000), ('large', 200_000)):
+        table = pa.table(dict(query=['q']*n, positive=[os.urandom(500).hex() for _ in range(n)]))
+        pq.write_table(table, tmp_path/name, rows_a_group, compression='none', use_dictionary=False)
     p = run(sys.executable, '-c', MEMORY, tmp_path/'small', tmp_path/'large')
     assert p.returncode == 0, p.stderr
     assert (tmp_path/'large').stat().st_size > 2e8 and int(p.stdout) < 40_000, p.stdout   # kB
@@ -348,7 +348,8 @@ def test_their_lines_train_score_and_are_measured(loss, name, theirs, tmp_path):
     from rerank_nb.trainer import TrainConfig, train
     kw = dict(epochs=1, max_len=64, batch_size=4, save_on_epoch_end=False)
     if name != 'st_triplets': kw['max_label'] = 1.5
-    train(TrainConfig(tiny_model(tmp_path/'m'), theirs[name], str(tmp_path/'run'), loss, eval_dataset=[theirs[name]], **kw))
+    kw['eval_dataset'] = [theirs[name]]
+    train(TrainConfig(tiny_model(tmp_path/'m'), theirs[name], str(tmp_path/'run'), loss, **kw))
     report = (tmp_path/'run/data_report.txt').read_text(encoding='utf-8')
     assert f'{LAYOUTS[name].whose} ({len(THEIRS[name])} lines)' in report
     scored = score_dataset(str(tmp_path/'run/model'), theirs[name], tmp_path/'scored.jsonl', max_len=64)
