@@ -77,8 +77,10 @@ def sentence_transformers():
 
 CONTENDERS = {
     OURS: torch_packed, 'rerank_nb bfloat16': lambda: torch_packed('bf16'),
-    'rerank_nb over ONNX Runtime': lambda: engine('onnx'), 'the same, int8': lambda: engine('onnx', True),
-    'rerank_nb over OpenVINO': lambda: engine('openvino'), 'the same, int8 ': lambda: engine('openvino', True),
+    'rerank_nb over ONNX Runtime': lambda: engine('onnx'),
+    'rerank_nb over ONNX Runtime, int8': lambda: engine('onnx', True),
+    'rerank_nb over OpenVINO': lambda: engine('openvino'),
+    'rerank_nb over OpenVINO, int8': lambda: engine('openvino', True),
     'torch, dynamic int8': torch_dynamic, 'ONNX Runtime, dynamic int8': onnx_dynamic,
     'sentence-transformers': sentence_transformers}
 

@@ -121,6 +121,29 @@ def test_a_server_that_has_onnxruntime_and_tokenizers_only(kind, folders):
     agrees('onnxruntime + tokenizers', kind, logits[:, 0], folders, ['onnxruntime', 'tokenizers'])
 
 
+FAMILIES = {   # what a tiny one needs besides
+    'distilbert': dict(dim=32, hidden_dim=64, n_layers=2, n_heads=2), 'modernbert': {}, 'deberta-v2': {}, 'roberta': {},
+    'qwen3': dict(num_key_value_heads=2, head_dim=16)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('to', ['onnx', 'openvino'])
+@pytest.mark.parametrize('kind', FAMILIES)
+def test_other_families_are_exported(kind, to, tmp_path):
+    "`export_model` refuses what differs; this holds it to it."
+    folder = export_model(tiny_model(tmp_path/kind, kind, **FAMILIES[kind]), to, max_len=100)
+    assert read(folder, 'export.json')['beside_float32']['apart'] < 1e-5
+
+
+@pytest.mark.parametrize('name,says', [('onnx', 'onnx/model.onnx and no weights'), ('openvino', 'openvino_model.xml')])
+def test_training_from_an_engine_is_refused(name, says, folders, binary, tmp_path):
+    from rerank_nb.files import UserError
+    from rerank_nb.trainer import TrainConfig, train
+    with pytest.raises(UserError, match=says):
+        train(TrainConfig(folders['bert'][name], binary[0], str(tmp_path/'out'), epochs=1, max_len=64))
+    assert not (tmp_path/'out/model').exists()
+
+
 # ---------- what they check before they start ----------
 
 def read(folder, file): return json.loads(Path(folder, file).read_text(encoding='utf-8'))
@@ -258,7 +281,7 @@ def infinity(folders, request):
 @pytest.mark.slow
 @pytest.mark.parametrize('infinity', KINDS, indirect=True)
 def test_infinity(infinity, folders):
-    "Probabilities by default, logits for raw_scores; texts lose the blanks around them. An empty one is refused."
+    "Probabilities by default, logits for raw_scores; empty texts are left out."
     url, python, kind = infinity
     def score(query, doc, **kw):
         return post(f'{url}/rerank', model='ours', query=query, documents=[doc], **kw)['results'][0]['relevance_score']
