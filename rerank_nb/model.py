@@ -973,28 +973,6 @@ def apply_templates(
     _say_templates(name, read_templates(tokenizer), read_templates(new))
     return new
 
-# %% ../nbs/03_model.ipynb #engine02
-def _check_as_exported(name, *asked):
-    "`UserError` if something is asked for that an engine's file cannot become."
-    if not any(asked): return
-    raise UserError(f'{name}: query_template, doc_template, yes_token and no_token are settled in an engine\'s file: '
-                    f'give them to the folder with weights, save it and export that')
-
-def _load_engine(name, key, trust_remote_code):
-    "(network of an engine's file, tokenizer); `UserError` if a folder is not whole."
-    _find(name)
-    own_code = dict(trust_remote_code=trust_remote_code)
-    try:
-        with _quiet():
-            config, tokenizer = _one_label(name, **own_code), AutoTokenizer.from_pretrained(name, **own_code)
-    except UserError: raise
-    except Exception as e: raise UserError(f'{name}: {_reason(name, e)}') from e
-    table = getattr(config, 'max_position_embeddings', None)   # its first rows may be no positions
-    if table: config.max_position_embeddings = min(table, tokenizer.model_max_length + position_start(config))
-    model = EngineNetwork(key, name, config)
-    check_tokenizer(name, model, tokenizer)
-    return model, tokenizer
-
 # %% ../nbs/03_model.ipynb #savevoc1
 VOCABULARIES = ('vocab.txt', 'vocab.json', 'merges.txt', 'sentencepiece.bpe.model', 'spiece.model', 'spm.model',
                 'tokenizer.model')
@@ -1390,6 +1368,28 @@ def save_pretrained(self:CrossEncoder,
         _check_replaced(folder, foreign - {*files_in(new)})
         (new/SAVED_FILES).write_text(json.dumps(sorted(files_in(new))), encoding='utf-8')
     return str(folder)
+
+# %% ../nbs/03_model.ipynb #engine02
+def _check_as_exported(name, *asked):
+    "`UserError` if something is asked for that an engine's file cannot become."
+    if not any(asked): return
+    raise UserError(f'{name}: query_template, doc_template, yes_token and no_token are settled in an engine\'s file: '
+                    f'give them to the folder with weights, save it and export that')
+
+def _load_engine(name, key, trust_remote_code):
+    "(network of an engine's file, tokenizer); `UserError` if a folder is not whole."
+    _find(name)
+    own_code = dict(trust_remote_code=trust_remote_code)
+    try:
+        with _quiet():
+            config, tokenizer = _one_label(name, **own_code), AutoTokenizer.from_pretrained(name, **own_code)
+    except UserError: raise
+    except Exception as e: raise UserError(f'{name}: {_reason(name, e)}') from e
+    table = getattr(config, 'max_position_embeddings', None)   # its first rows may be no positions
+    if table: config.max_position_embeddings = min(table, tokenizer.model_max_length + position_start(config))
+    model = EngineNetwork(key, name, config)
+    check_tokenizer(name, model, tokenizer)
+    return model, tokenizer
 
 # %% ../nbs/03_model.ipynb #54a0b297
 def spread_layers(
