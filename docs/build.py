@@ -43,6 +43,10 @@ FIRST = {   # of a module, or of a class
     'Embedding': ['from_pretrained', 'build'],
     'base': ['make_base', 'cosine_scores'],
     'playground': ['Playground'],
+    'candidates': ['Candidates', 'find_files'],
+    'calibration': ['calibrate'],
+    'convert': ['convert'],
+    'export': ['export_model'],
     'tiny': ['tiny_model']}
 NOISE = ('training:', 'scoring:', 'Writing', 'Loading')   # how bars begin
 CSS = (
