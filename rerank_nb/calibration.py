@@ -55,8 +55,9 @@ def fold(
     if bias and layer.bias is None: raise UserError('calibration: the layer that gives the score has no bias: fit none')
     reranker.rescale(1 / temperature, bias)
     known = dict(getattr(reranker.model.config, 'rerank_nb', None) or {})
-    both = dict(temperature=known.get('temperature', 1.) * temperature, bias=known.get('bias', 0.) / temperature + bias)
-    reranker.model.config.rerank_nb = known | both
+    was = dict(temperature=1., bias=0.) | known.get('calibrated', {})
+    both = dict(temperature=was['temperature'] * temperature, bias=was['bias'] / temperature + bias)
+    reranker.model.config.rerank_nb = known | dict(calibrated=both)
 
 # %% ../nbs/15_calibration.ipynb #cali0plt
 def plot_before_after(

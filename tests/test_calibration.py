@@ -20,7 +20,7 @@ def test_every_head_gives_calibrated_logits(kind, tmp_path):
     saved = CrossEncoder.from_pretrained(model.save_pretrained(tmp_path/'saved'))
     wanted = before / found['temperature'] + found['bias']
     assert torch.allclose(saved.compute_score(PAIRS, max_len=64), wanted, atol=1e-6, rtol=1e-5)
-    record = json.loads((tmp_path/'saved/config.json').read_text())['rerank_nb']
+    record = json.loads((tmp_path/'saved/config.json').read_text())['rerank_nb']['calibrated']
     assert record['temperature'] == found['temperature'] and record['bias'] == found['bias']
 
 
