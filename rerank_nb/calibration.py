@@ -96,6 +96,13 @@ class Threshold(NamedTuple):
     lo: float # Lower end of the interval of the precision, 95%
     hi: float # Upper end
 
+# %% ../nbs/15_calibration.ipynb #cali0wil
+def _independent_interval(hits, n):
+    "The interval of a share of n pairs that have nothing to do with each other, 95% (Wilson 1927)."
+    z = 1.96
+    middle, half = hits + z**2 / 2, z * np.sqrt(hits * (n - hits) / n + z**2 / 4)
+    return (middle - half) / (n + z**2), (middle + half) / (n + z**2)
+
 # %% ../nbs/15_calibration.ipynb #cali0thb
 def _precision_interval(probs, relevant, groups, at, samples=2000, seed=0):
     "How the precision at a threshold varies when queries are drawn anew."
@@ -105,7 +112,9 @@ def _precision_interval(probs, relevant, groups, at, samples=2000, seed=0):
     draws = np.random.default_rng(seed).integers(0, len(n), (samples, len(n)))
     total = n[draws].sum(1)
     share = hits[draws].sum(1)[total > 0] / total[total > 0]
-    return np.quantile(share, [.025, .975]).tolist()
+    lo, hi = np.quantile(share, [.025, .975])
+    alone_lo, alone_hi = _independent_interval(hits.sum(), n.sum())
+    return float(min(lo, alone_lo)), float(max(hi, alone_hi))
 
 def find_threshold(
     probs, # (N,) probabilities
