@@ -1074,7 +1074,11 @@ def told(self:Run)->str:
             'the trained ones.')
 
 # %% ../nbs/04_trainer.ipynb #cardrun2
-def _in_files(ds): return [name_of(p) for p in ds.paths], ds.index.stats
+def _in_files(ds):
+    "Names of its files, and how much is in them; of a search each line is a pair."
+    searched = isinstance(ds, Candidates)
+    found = dict(lines=len(ds), queries=len(ds.query_ids), pairs=len(ds)) if searched else ds.index.stats
+    return [name_of(p) for p in ds.paths], found
 
 @patch
 def card(self:Run,

@@ -18,7 +18,7 @@ def test_a_stage_starts_by_itself(script, tmp_path):
     "As make start calls it: what it needs of benchmarks/ it finds."
     env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
     command = [sys.executable, ROOT/f'start/{script}.py', '--help']
-    p = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True)
+    p = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, timeout=120)
     assert p.returncode == 0, p.stderr
 
 
