@@ -71,8 +71,8 @@ def test_another_user_reads_a_saved_folder(tiny):
         os.chmod(place, 0o755)
         folder = CrossEncoder.from_pretrained(tiny['bert']).save_pretrained(Path(place)/'m')
         paths = list(map(str, files_below(folder)))
-        nobody = dict(user=65534, group=65534, cwd='/', capture_output=True, timeout=60)
-        def reads(): return subprocess.run(['cat', *paths], **nobody)
+        nobody = dict(user=65534, group=65534, cwd='/', capture_output=True)
+        def reads(): return subprocess.run(['cat', *paths], timeout=60, **nobody)
         p = reads()
         assert p.returncode == 0 and len(p.stdout) == sum(os.path.getsize(q) for q in paths), p.stderr
         os.chmod(Path(folder)/'model.safetensors', 0o600)     # as safetensors left it
