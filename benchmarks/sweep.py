@@ -1,6 +1,6 @@
 """Is packing ever slower than padding?
 
-    python benchmarks/sweep.py [--rounds 5] [--family modernbert qwen3]
+    python benchmarks/sweep.py [--rounds 5] [--family modernbert qwen3] [--lengths 'all 64']
 
 One training step (forward, backward, AdamW) on a batch of 32 pairs, packed and padded to the longest of the batch, the
 same network and process, in turn. Lengths from all equal to log-normal, 16 to 512 tokens. Where all lengths are equal
@@ -60,7 +60,7 @@ def network(family):
     return CrossEncoder(model, tiny_tokenizer('xlm-roberta', 512))
 
 
-def sweep(family, rounds):
+def sweep(family, rounds, kinds):
     "Print a family's table; the ratios by kind of lengths."
     import torch
     from rerank_nb.losses import bce
@@ -79,7 +79,7 @@ def sweep(family, rounds):
 
     print(f'\n{family or MODEL.name}, {machine()}\n\n{HEAD}')
     out = {}
-    for kind in LENGTHS:
+    for kind in kinds:
         out[kind], waste = compare(step, kind, rounds, rng)
         ratios = out[kind]
         print(f'| {kind} | {median(waste):.0%} | {median(ratios):.2f}x ({spread(ratios)}) |', flush=True)
@@ -90,10 +90,11 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument('--rounds', type=int, default=5)
     p.add_argument('--family', nargs='+', choices=FAMILIES)
+    p.add_argument('--lengths', nargs='+', choices=LENGTHS, default=list(LENGTHS))
     a = p.parse_args()
     for family in a.family or [None]:
-        out = sweep(family, a.rounds)
-        save(f'sweep_{family}' if family else 'sweep', dict(packed_beside_padded=out))
+        out = sweep(family, a.rounds, a.lengths)
+        if len(out) == len(LENGTHS): save(f'sweep_{family}' if family else 'sweep', dict(packed_beside_padded=out))
 
 
 if __name__ == '__main__': main()

@@ -153,17 +153,20 @@ def cross_fitted(
 class CalibrationConfig:
     "Settings of a calibration; the names are those of the command line."
     model: str = setting('Folder of a reranker, or its name on the hub.')
-    dataset: list[str] = setting('Binary JSON lines (log loss) or graded TSV (squared error to the targets), which the '
-        'model was not trained on.')
+    dataset: list[str] = setting('Binary JSON lines (log loss), graded TSV or labelled lines (squared error to the '
+        'targets), which the model was not trained on.')
     output_dir: str = setting('For model/ (the calibrated model), calibration.json, thresholds.tsv, reliability.png.')
     precision: float = setting('Of what is shown, the share that should be relevant: the threshold for it is told.', .9)
     label2id: str | None = setting('Grade -> target for graded data, as JSON or the path of a JSON file.', None)
+    min_label: float = setting('Of lines with a number for each document: the lowest label.', 0.)
+    max_label: float = setting('Of the same: the highest label.', 1.)
     batch_size: int = setting('Most pairs that go through the network at once.', 128, at_least=1)
     max_len: int = setting('Longest pair in tokens.', 512, at_least=1)
     mixed_precision: str | None = precision_setting()
     trust_remote_code: bool = trust_setting()
 
-LOSS_OF = dict(binary='classification', graded='regression')   # what is made least, by the format of the data
+LOSS_OF = dict(   # what is made least, by the format of the data
+    binary='classification', graded='regression', labelled='regression')
 
 # %% ../nbs/15_calibration.ipynb #cali0mea
 class Measured(NamedTuple):
@@ -194,7 +197,7 @@ def calibrate(
 
 # %% ../nbs/15_calibration.ipynb #cali0out
 def _threshold_lines(m, probs):
-    "The curve as TSV: for each tenth and each percent of precision that there is, the threshold."
+    "The curve as TSV: precision and recall of each threshold that occurs."
     curve = precision_recall(probs, m.relevant)
     rows = zip(*(curve[k] for k in ('threshold', 'precision', 'recall')))
     return ['threshold\tprecision\trecall\n', *(f'{t:.6f}\t{p:.4f}\t{r:.4f}\n' for t, p, r in rows)]
@@ -229,7 +232,8 @@ def run_calibration(
     config:CalibrationConfig, # What to calibrate, and on what
 )->dict: # From `calibrate`
     "Calibrate a model on labels, and save it."
-    c, out, ds = config, Path(config.output_dir), open_pairs(config.dataset, config.label2id)
+    c, out = config, Path(config.output_dir)
+    ds = open_pairs(c.dataset, c.label2id, min_label=c.min_label, max_label=c.max_label)
     for w in ds.warnings: print(f'warning: {w}')
     try_output(*(out/name for name in ('calibration.json', 'thresholds.tsv', 'reliability.png')))
     device = torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')

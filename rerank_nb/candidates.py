@@ -260,7 +260,7 @@ def gains(self:Candidates)->np.ndarray: return self._gains # (pairs,) int64
 def pair_groups(self:Candidates)->np.ndarray: return self._groups # (pairs,) int64
 @patch
 def doc_ids(self:Candidates)->np.ndarray: # (pairs,) int64: equal for equal documents
-    return np.array([hash(d) for d in self._docs], np.int64)
+    return np.unique(self._docs, return_inverse=True)[1]
 
 # %% ../nbs/03e_candidates.ipynb #cand0get2
 @patch

@@ -12,7 +12,7 @@ from dataclasses import MISSING, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
-import huggingface_hub, numpy as np, yaml
+import numpy as np, yaml
 from huggingface_hub import HfApi, get_token, metadata_load
 from huggingface_hub.constants import is_offline_mode
 from huggingface_hub.errors import HFValidationError, HTTPError

@@ -20,7 +20,7 @@ from array import array
 from bisect import bisect_right
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import takewhile
 from json.decoder import WHITESPACE, scanstring

@@ -21,7 +21,7 @@ from .data import Pair, pad, pair_template
 from .evaluation import evaluate_scores, load_lists
 from .files import UserError, atomic_folder, run_with_settings, setting
 from .model import SAVED_FILES, CrossEncoder, files_in, not_ours, trust_setting
-from .runtimes import INPUTS, RUNTIMES, has_weights, installed
+from .runtimes import RUNTIMES, has_weights, installed
 
 # %% ../nbs/13_export.ipynb #ex000006
 class Graph(nn.Module):

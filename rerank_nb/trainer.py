@@ -32,11 +32,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Subset
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import get_cosine_schedule_with_warmup
+from .candidates import Candidates, find_files, is_candidates
 from .card import About, check_push, flags_of, model_card, name_of, push_folder, worth_table
 from .checkpoint import RECORDS, TRACKER_FILES, check_same, claim, find_checkpoint, free_reserved, in_the_way
 from .checkpoint import load_checkpoint, own_files, prune_checkpoints, remove_own, reserve_model, rewind_folder
-from .checkpoint import save_checkpoint, save_model, seed_step, series
-from .checkpoint import unmerged
+from .checkpoint import save_checkpoint, save_model, seed_step, series, unmerged
 from .data import LABEL2ID, ListBatches, PairBatches, PairDataset, describe, guess_format
 from .data import label_warnings, read_label2id, remedied
 from .data import TEMPLATES, content_path, split_template
@@ -48,7 +48,7 @@ from .losses import LOSSES, constant_loss, fit_scale, get_loss, perfect_loss
 from .metrics import judged_once, ranking_metrics
 from .model import CrossEncoder, LayeredClassifier, evaluating, head_modules, scoring_layer
 from .records import BETTER, Collapse, Reporter, of_evaluation, of_training, plain, results_table
-from .records import since_best, under_the_start
+from .records import since_best, under_the_first_stage, under_the_start
 
 # %% ../nbs/04_trainer.ipynb #textsof0
 def _text(v): return os.fspath(v) if isinstance(v, os.PathLike) else v
@@ -269,9 +269,6 @@ def _check_relevant(dev):
                     'so nothing can be ranked')
 
 # %% ../nbs/04_trainer.ipynb #opencan1
-from .candidates import Candidates, find_files, is_candidates
-from .records import under_the_first_stage
-
 def open_dev(
     config:TrainConfig, # Settings of the run
     judge:str, # The loss that evaluates, a name in LOSSES

@@ -1,6 +1,7 @@
 """What several tests use: small data files and models, processes that end in time, command lines of a run and what it
 leaves. No hub is ever asked."""
-import json, os, random, subprocess, sys, time
+import json, os, random, resource, subprocess, sys, time
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,6 +66,15 @@ def quiet(config):
 
 
 # ---------- processes ----------
+
+@contextmanager
+def no_file_larger_than(size):
+    "A limit on files stands for a full disk: writing fails in the same places."
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try: yield
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
 
 def run(*cmd, cwd=ROOT, env=None, timeout=600):
     "A real process; stdout and stderr as text."

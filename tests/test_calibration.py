@@ -52,3 +52,15 @@ def test_an_output_that_cannot_be_is_refused_before_a_model_is_looked_for(tmp_pa
     (tmp_path/'file').touch()
     with pytest.raises(SystemExit, match='is no folder'):
         main(as_flags(model='no/model', dataset=binary[1], output_dir=tmp_path/'file/x'))
+
+
+def test_labels_may_be_any_numbers(tmp_path):
+    "Lines with a number for each document; a grade's target is where it lies between the lowest and the highest."
+    folder, data, labels = tiny_model(tmp_path/'m', 'bert'), tmp_path/'dev.jsonl', (0, 4, 2)
+    lines = [dict(query=q, content=d, label=y) for q in 'abcd' for d, y in zip(('ls', 'fox', 'bread'), labels)]
+    data.write_text(''.join(json.dumps(l) + '\n' for l in lines))
+    main(as_flags(model=folder, dataset=data, output_dir=tmp_path/'out', max_label=4, max_len=64))
+    told = json.loads((tmp_path/'out/calibration.json').read_text())
+    probs = CrossEncoder.from_pretrained(tmp_path/'out/model').compute_score(
+        [[l['query'], l['content']] for l in lines], max_len=64).sigmoid()
+    assert told['pairs'] == 12 and probs.mean() == pytest.approx(np.mean(labels)/4, abs=.02)

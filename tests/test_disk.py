@@ -1,8 +1,8 @@
 "A disk that fills up, and a stdout that is lost, do not cost a trained model."
-import gc, os, resource, subprocess
+import gc, os, subprocess
 from contextlib import contextmanager
 import pytest
-from helpers import binary_file, flags, read_jsonl
+from helpers import binary_file, flags, no_file_larger_than, read_jsonl
 from rerank_nb import checkpoint, records, trainer
 from rerank_nb.files import NotWritten, writing
 from rerank_nb.model import CrossEncoder
@@ -15,15 +15,6 @@ def config(tmp_path):
     model, data = tiny_model(tmp_path/'tiny', 'bert'), binary_file(tmp_path/'t.jsonl', 8)
     usual = dict(logging_steps=1, save_on_epoch_end=0)
     return lambda **kw: parse_args(flags(model, data, tmp_path/'out', **usual | kw))
-
-
-@contextmanager
-def no_file_larger_than(size):
-    "A limit on files stands for a full disk: writing fails in the same places."
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try: yield
-    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_the_model_is_tried_before_the_first_step(config, tmp_path):

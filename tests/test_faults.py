@@ -1,10 +1,9 @@
 """Disks, folders and files that change under a command: it ends in one clear line or goes on, no half of a file stands
 under a final name, and nothing older is lost."""
-import errno, json, os, resource, shutil, signal, subprocess, threading, time
-from contextlib import contextmanager
+import errno, json, os, shutil, signal, subprocess, threading, time
 from pathlib import Path
 import psutil, pytest
-from helpers import as_flags, binary_file, flags, read_jsonl, records, until, weights, write_jsonl
+from helpers import as_flags, binary_file, flags, no_file_larger_than, read_jsonl, records, until, weights, write_jsonl
 from rerank_nb import evaluation, mining, records as reports, scoring, trainer
 from rerank_nb.data import PairDataset
 from rerank_nb.engine import Stopped
@@ -57,15 +56,6 @@ def whole(folder):
         if p.suffix == '.jsonl': assert p.read_text().endswith('\n') and read_jsonl(p)
         if p.suffix == '.png': assert p.read_bytes().endswith(b'IEND\xaeB`\x82'), p
         if p.name == 'model.safetensors': CrossEncoder.from_pretrained(p.parent)
-
-
-@contextmanager
-def no_file_larger_than(size):
-    "A limit on files stands for a full disk: writing fails in the same places."
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try: yield
-    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize('name', COMMANDS)
@@ -255,7 +245,6 @@ def test_a_byte_of_a_checkpoint(begin, place):
 
 
 def test_a_model_with_bytes_or_shards_missing(place):
-    from safetensors.torch import load_file
     from transformers import AutoModelForSequenceClassification
     AutoModelForSequenceClassification.from_pretrained('tiny').save_pretrained('shards', max_shard_size='20kB')
     for p in Path('tiny').glob('*token*'): shutil.copy(p, 'shards')

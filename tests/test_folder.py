@@ -7,7 +7,6 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer, BertTokenizer
 from rerank_nb.base import write_patch
 from rerank_nb.evaluation import load_lists, evaluate_scores, write_files
-from rerank_nb.files import atomic_folder
 from rerank_nb.model import CrossEncoder, HARD_TEXTS, encodings
 from rerank_nb.scoring import score_dataset
 from rerank_nb.tiny import tiny_tokenizer
