@@ -38,6 +38,7 @@ start: $(STAMP)  ## remake what `python -m rerank_nb.base` adds to the encoder: 
 	python start/patch.py
 
 test test-all faults mutate: export OMP_NUM_THREADS = 1   # tests run two at a time
+test test-all faults mutate: export CUDA_VISIBLE_DEVICES =   # what they expect are a CPU's figures; make gpu has its own
 
 test: $(STAMP) models/me5-small-zh-en-3/config.json models/reranker-zh-en/config.json  ## notebooks and pytest, without what is marked slow or gpu
 	nbdev_test --n_workers 2

@@ -3,8 +3,8 @@
 1. Every notebook that has a cell marked `#| gpu`, with these cells, and every pytest marked gpu.
 2. Parity: logits and gradients of packed batches, the same weights on the CPU in float32 and on the GPU in float32 and
    in bf16.
-3. Rates: matrix products, training and scoring in bf16, in pairs a second and as a share of the chip's peak. Counted
-   are the matrix products of real tokens.
+3. Rates: matrix products, training and scoring in bf16, in pairs a second and as a share of the chip's peak, beside
+   sentence-transformers on the same pairs. Counted are the matrix products of real tokens.
 
 Nothing is fetched: models are random, made from a configuration. Without a GPU it says so and ends with 1.
 """
@@ -26,7 +26,7 @@ from rerank_nb.trainer import TrainConfig, train
 PEAKS = {r'H200|GH200': 989e12, r'H100 PCIe': 756e12, r'H100': 989e12, r'A100': 312e12, r'A10\b': 125e12,
          r'L40S': 362e12, r'L4\b': 121e12, r'RTX 4090': 165e12}
 BASE = dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
-            initializer_range=.02)
+            initializer_range=.02, vocab_size=250_002)   # bge-reranker-base
 # How far a GPU may be from the CPU, root mean squares: logits by their spread, gradients by their norm.
 BOUNDS = {'float32': 1e-3, 'bf16': .1}
 
@@ -144,6 +144,49 @@ def training_rate(path, folder, pairs, batch_size=64, mixed_precision='bf16'):
     return best, best * flops(model.model.config, token_lengths(model, pairs)) / len(pairs)
 
 
+def their_scoring_rate(path, pairs, device, seconds=20., batch_sizes=(32, 128)):
+    "Pairs a second of sentence-transformers' `predict` in bf16, the best of some rounds and batch sizes."
+    from sentence_transformers import CrossEncoder as Theirs
+    theirs = Theirs(path, num_labels=1, max_length=512, device=device, model_kwargs=dict(dtype=torch.bfloat16))
+    best = 0
+    for n in batch_sizes:
+        theirs.predict(pairs[:256], batch_size=n, show_progress_bar=False)
+        rounds = []
+        while sum(rounds) < seconds / len(batch_sizes):
+            start = time.perf_counter()
+            theirs.predict(pairs, batch_size=n, show_progress_bar=False)
+            rounds.append(time.perf_counter() - start)
+        best = max(best, len(pairs) / min(rounds))
+    return best
+
+
+def their_training_rate(path, folder, pairs, device, batch_size=64, mixed_precision='bf16'):
+    "The same as `training_rate` of sentence-transformers' trainer, with as many loader workers."
+    from datasets import Dataset
+    from sentence_transformers import CrossEncoder as Theirs
+    from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+    from transformers import TrainerCallback
+    every, at = max(1, len(pairs) // batch_size // 6), []
+    class Clock(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kw): self.on_step_end(args, state, control)
+        def on_step_end(self, args, state, control, **kw):
+            if state.global_step % every: return
+            wait(device)
+            at.append(time.perf_counter())
+    theirs = Theirs(path, num_labels=1, max_length=512, device=device)
+    queries, docs = map(list, zip(*pairs))
+    data = Dataset.from_dict(dict(query=queries, passage=docs, label=[float(i % 4 == 0) for i in range(len(pairs))]))
+    cpu = torch.device(device).type == 'cpu'
+    args = CrossEncoderTrainingArguments(
+        output_dir=f'{folder}/theirs', per_device_train_batch_size=batch_size, num_train_epochs=1, learning_rate=5e-5,
+        bf16=mixed_precision == 'bf16', use_cpu=cpu, dataloader_num_workers=0 if cpu else 2, save_strategy='no',
+        report_to='none', disable_tqdm=True, logging_strategy='no')
+    CrossEncoderTrainer(model=theirs, args=args, train_dataset=data, loss=BinaryCrossEntropyLoss(theirs),
+                        callbacks=[Clock()]).train()
+    return batch_size * every / min(b - a for a, b in zip(at, at[1:]))
+
+
 def gpu_notebooks():
     "Notebooks with a cell that is marked gpu."
     def marked(p):
@@ -174,13 +217,19 @@ def measure(folder, device, name, config=BASE, n=8192, seconds=20., size=8192):
     limit, source = (sheet, 'data sheet') if sheet else (products, 'measured, this chip is not in the table')
     say(f'{name}: peak {limit / 1e12:.3g} TFLOP/s ({source}), products of {size} x {size} reach {products / limit:.0%}')
     path = tiny_model(f'{folder}/base', 'xlm-roberta', max_len=512, **config)
-    scored = scoring_rate(CrossEncoder.from_pretrained(path, cuda_device=device), random_pairs(n, 100), seconds)
-    for_training = random_pairs(int(min(5 * n, max(n / 4, seconds / 4 * scored[0]))), 100)
+    to_score = random_pairs(n, 100)
+    scored = scoring_rate(CrossEncoder.from_pretrained(path, cuda_device=device), to_score, seconds)
+    to_learn = random_pairs(int(min(5 * n, max(n / 4, seconds / 4 * scored[0]))), 100)
+    ours = dict(scoring=scored, training=training_rate(path, folder, to_learn))
+    theirs = dict(scoring=their_scoring_rate(path, to_score, device, seconds),
+                  training=their_training_rate(path, folder, to_learn, device))
     found = dict(gpu=name, peak=limit, source=source, products=products)
-    for what, (pairs, rate) in dict(scoring=scored, training=training_rate(path, folder, for_training)).items():
-        found[what] = dict(pairs_per_second=pairs, operations_per_second=rate, share_of_peak=rate / limit)
+    for what, (pairs, rate) in ours.items():
+        found[what] = dict(pairs_per_second=pairs, operations_per_second=rate, share_of_peak=rate / limit,
+                           sentence_transformers=theirs[what])
         say(f'{what}: {pairs:,.0f} pairs/s, {rate / 1e12:.3g} TFLOP/s, {rate / limit:.0%} of the peak, '
-            f'{rate / products:.0%} of the products')
+            f'{rate / products:.0%} of the products; sentence-transformers {theirs[what]:,.0f} pairs/s, '
+            f'{pairs / theirs[what]:.2f}x')
     return found
 
 

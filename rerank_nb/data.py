@@ -22,7 +22,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from itertools import takewhile
+from itertools import chain, takewhile
 from json.decoder import WHITESPACE, scanstring
 from multiprocessing.util import Finalize
 from numbers import Real
@@ -1949,7 +1949,12 @@ class Packed:
     def pin_memory(self): return self._map(lambda t: t.pin_memory())
 
 # %% ../nbs/00_data.ipynb #d0pack01
-def _flat(lists): return torch.tensor([x for l in lists for x in l], dtype=torch.long)
+def _flat(lists, total): return torch.from_numpy(np.fromiter(chain.from_iterable(lists), np.int64, total))
+
+def _places(lens, start):
+    "Positions of tokens, from `start` on in each pair."
+    n = np.array(lens, np.int64)
+    return torch.from_numpy(np.arange(start, start + n.sum()) - np.repeat(n.cumsum() - n, n))
 
 def pack(
     encoded, # N of (ids, types), as `encode_pairs` gives them
@@ -1959,10 +1964,9 @@ def pack(
 )->Packed:
     "Lay encoded pairs end to end."
     lens = tuple(len(ids) for ids, _ in encoded)
-    none = [0]*len(lens)
-    return Packed(input_ids=_flat(ids for ids, _ in encoded),
-                  position_ids=_flat(range(position_start, position_start + n) for n in lens),
-                  token_type_ids=_flat(types for _, types in encoded),
+    none, total = [0]*len(lens), sum(lens)
+    return Packed(input_ids=_flat((ids for ids, _ in encoded), total), position_ids=_places(lens, position_start),
+                  token_type_ids=_flat((types for _, types in encoded), total),
                   cu_seqlens=torch.tensor([0, *np.cumsum(lens)], dtype=torch.int32),
                   labels=torch.tensor(none if labels is None else labels, dtype=torch.float32),
                   groups=torch.tensor(none if groups is None else groups, dtype=torch.long), lens=lens)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONFIG_FILES', 'launch_environment', 'preflight', 'launch', 'forget_accelerator', 'make_accelerator', 'layer_class',
-           'check_layers', 'sharding_table', 'distribute', 'on_main', 'StopSignal', 'ignore_signals', 'Stopped',
+           'check_layers', 'sharding_table', 'distribute', 'on_main', 'StopSignal', 'begin_worker', 'Stopped',
            'Interrupted', 'stopped', 'say_alone', 'leave']
 
 # %% ../nbs/03a_engine.ipynb #0e6733c1
@@ -90,6 +90,7 @@ def launch(
     preflight(num_processes)
     env = launch_environment(config_file, *flags)
     if not _devices(): env = _for_cpu(env)
+    if num_processes > 1: env['TOKENIZERS_PARALLELISM'] = 'false'   # as below
     def one_thread(*args):
         if not _devices(): torch.set_num_threads(1)   # OpenMP threads of the parent do not live on in a fork
         return function(*args)
@@ -311,10 +312,11 @@ def ask(self:StopSignal,
     return self._agreed
 
 # %% ../nbs/03a_engine.ipynb #18efc76c
-def ignore_signals(
+def begin_worker(
     worker_id:int, # Number of the worker
 ):
-    "For a loader's worker (`worker_init_fn`): being told to stop is its parent's affair."
+    "For a loader's worker (`worker_init_fn`): to stop is its parent's affair, and it tokenizes in one thread."
+    os.environ['TOKENIZERS_PARALLELISM'] = 'false'   # the threads of the parent do not live on in a fork
     for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP): signal.signal(s, signal.SIG_IGN)
 
 # %% ../nbs/03a_engine.ipynb #d87a6f8e

@@ -581,7 +581,7 @@ class EvaluationConfig:
     label2id: str | None = setting('Grade -> target for graded data, as JSON or the path of a JSON file.', None)
     min_label: float = setting('Of lines with a number for each document: the lowest label.', 0.)
     max_label: float = setting('Of the same: the highest label.', 1.)
-    batch_size: int = setting('Most pairs that go through the network at once.', 128, at_least=1)
+    batch_size: int | None = setting('Most pairs at once (default: 512 under CUDA, else 128).', None, at_least=1)
     max_len: int = setting('Longest pair in tokens.', 512, at_least=1)
     mixed_precision: str | None = precision_setting()
     trust_remote_code: bool = trust_setting()

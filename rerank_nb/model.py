@@ -4,20 +4,20 @@
 
 # %% auto #0
 __all__ = ['FAMILIES', 'POOLS', 'HALF', 'POOLINGS', 'LAYERS', 'WITHOUT_WEIGHTS', 'MODULES', 'ENCODER_ALONE', 'NO_TOKENS',
-           'NOT_MISSED', 'VOCABULARIES', 'MAX_TOKENS', 'UNTRAINED', 'MODEL_FILE', 'SAVED_FILES', 'HARD_TEXTS', 'CUT',
-           'CONTRACT', 'SIGMOID', 'Family', 'family', 'pool_of', 'why_padded', 'can_pack', 'position_start',
-           'head_modules', 'settle_padding', 'CrossEncoder', 'sees', 'packed_sdpa', 'packed_varlen', 'packed_attention',
-           'dropout', 'Dropout', 'use_dropout', 'Module', 'LayeredHead', 'LayeredClassifier', 'Start',
-           'check_tokenizer', 'apply_templates', 'read_vocabularies', 'token_batches', 'evaluating', 'precision_for',
-           'precision_setting', 'trust_setting', 'files_in', 'not_ours', 'encodings', 'settle_class', 'sign',
-           'read_own_card', 'spread_layers', 'scoring_layer', 'average_models']
+           'NOT_MISSED', 'VOCABULARIES', 'MAX_PAIRS', 'MAX_TOKENS', 'CHUNK', 'UNTRAINED', 'MODEL_FILE', 'SAVED_FILES',
+           'HARD_TEXTS', 'CUT', 'CONTRACT', 'SIGMOID', 'Family', 'family', 'pool_of', 'why_padded', 'can_pack',
+           'position_start', 'head_modules', 'settle_padding', 'CrossEncoder', 'sees', 'packed_sdpa', 'packed_varlen',
+           'packed_attention', 'dropout', 'Dropout', 'use_dropout', 'Module', 'LayeredHead', 'LayeredClassifier',
+           'Start', 'check_tokenizer', 'apply_templates', 'read_vocabularies', 'token_batches', 'evaluating',
+           'precision_for', 'precision_setting', 'trust_setting', 'files_in', 'not_ours', 'encodings', 'settle_class',
+           'sign', 'read_own_card', 'spread_layers', 'scoring_layer', 'average_models']
 
 # %% ../nbs/03_model.ipynb #b5d3b726
 import inspect, json, os, re, tempfile, threading, warnings, zlib
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.util import find_spec
-from itertools import groupby, islice
+from itertools import chain, groupby, islice, pairwise
 from pathlib import Path
 from typing import Callable, NamedTuple
 from huggingface_hub.constants import is_offline_mode
@@ -374,7 +374,9 @@ def packed_varlen(
     q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
     side = -1 if window is None or longest <= window + 1 else window   # -1: all of that side
     also = dict(window_size=(side, 0 if causal else side)) if causal or side >= 0 else {}
-    if k.shape[1] != q.shape[1]: also['enable_gqa'] = True
+    if k.shape[1] != q.shape[1]:
+        if 'enable_gqa' in inspect.signature(varlen_attn).parameters: also['enable_gqa'] = True
+        else: k, v = (_heads(x, q.shape[1]) for x in (k, v))   # torch 2.11
     return varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest, scale=scale, **also)[None]
 
 # %% ../nbs/03_model.ipynb #9cc47b81
@@ -1064,17 +1066,20 @@ def token_batches(
 # %% ../nbs/03_model.ipynb #87b0b37d
 @patch
 def _score_chunk(self:CrossEncoder, chunk, batch_size, max_len, max_tokens, cuts, bar):
-    "Logits of some thousand pairs, sorted by length meanwhile. They come from the device in one go."
+    "Start on some thousand pairs, sorted by length meanwhile; what is given back fetches their logits."
     encoded = encode_pairs(self.tokenizer, chunk, max_len, self._template, cuts)
     order = sorted(range(len(chunk)), key=lambda i: len(encoded[i][0]))
     start, parts = position_start(self.model.config), []
     for s in token_batches([len(encoded[i][0]) for i in order], batch_size, max_tokens):
-        batch = pack([encoded[i] for i in order[s]], position_start=start).to(self.device)
-        parts.append(self(batch))
+        batch = pack([encoded[i] for i in order[s]], position_start=start)
+        if self.device.type == 'cuda': batch = batch.pin_memory()   # else the copy waits for what is running
+        parts.append(self(batch.to(self.device, non_blocking=True)))
         bar.update(len(batch))
-    out = torch.empty(len(chunk))
-    out[order] = torch.cat(parts).cpu()
-    return out
+    def fetch():   # in one go, and the only one to wait for a GPU
+        out = torch.empty(len(chunk))
+        out[order] = torch.cat(parts).cpu()
+        return out
+    return fetch
 
 # %% ../nbs/03_model.ipynb #69055d2b
 _evaluating_now, _evaluating_lock = {}, threading.Lock()
@@ -1118,16 +1123,18 @@ def _check_finite(scores, chunk, done):
                     f'weights are damaged, or too large for this precision (mixed_precision no is the way to see)')
 
 # %% ../nbs/03_model.ipynb #75b310ed
-MAX_TOKENS = {'cpu': 4096}   # what its caches hold
+MAX_PAIRS, MAX_TOKENS = {'cuda': 512}, {'cpu': 4096, 'cuda': 32768}   # a CPU's caches; fewer starts of kernels
+CHUNK = 8192   # pairs that are sorted by length together
 UNTRAINED = ('the classification head is new and untrained: these scores are random. Train the model, or load a '
              'checkpoint that has been trained as a reranker')
 
 @patch
 def _scores(self:CrossEncoder, pairs, batch_size, *settings):
-    "Generator of the logits of each chunk, checked."
-    done = 0
-    while chunk := list(islice(pairs, 64*batch_size)):
-        scores = self._score_chunk(chunk, batch_size, *settings)
+    "Generator of the logits of each chunk, checked. While a GPU computes one, the next is tokenized."
+    done, chunks = 0, iter(lambda: list(islice(pairs, max(CHUNK, batch_size))), [])
+    started = ((chunk, self._score_chunk(chunk, batch_size, *settings)) for chunk in chunks)
+    for (chunk, fetch), _ in pairwise(chain(started, [None])):   # the next has been started
+        scores = fetch()
         _check_finite(scores, chunk, done)
         done += len(chunk)
         yield scores
@@ -1136,15 +1143,16 @@ def _scores(self:CrossEncoder, pairs, batch_size, *settings):
 @patch
 def compute_score(self:CrossEncoder,
     pairs, # [[query, doc], ...], one [query, doc], or any iterable of pairs
-    batch_size:int=128, # Most pairs that go through the network at once
+    batch_size:int=None, # Most pairs that go through the network at once; None: 512 under CUDA, else 128
     max_len:int=512, # Longest pair in tokens; the document is cut first
-    max_tokens:int=None, # Most tokens that go through at once; None: 16,384 on a GPU, 4,096 on a CPU
+    max_tokens:int=None, # Most tokens that go through at once; None: 32,768 under CUDA, 4,096 on a CPU
     progress:bool=None, # Progress bar: None shows one when the work takes longer than two seconds
     mixed_precision:str=None, # 'no', 'bf16', 'fp16'; None: as loaded, else bf16 on a GPU that has it
     probabilities:bool=False, # Give their sigmoid, which is in 0-1, in place of logits
 )->torch.Tensor: # (N,) float32 logits on the CPU, in the order of the input
     "Logits of pairs; `torch.sigmoid` brings them to 0-1. `UserError` at the first that is no finite number."
     if self.new_head: self._tell(UNTRAINED)
+    if batch_size is None: batch_size = MAX_PAIRS.get(self.device.type, 128)
     if batch_size < 1: raise UserError(f'batch_size: found {batch_size}, expected at least 1')
     pairs, total = _as_pairs(pairs)
     max_tokens = max_tokens or MAX_TOKENS.get(self.device.type, 16384)

@@ -35,7 +35,7 @@ class ScoringConfig:
     dataset: str = setting('Binary JSON lines, or graded TSV.')
     output: str = setting('The file to write; parts stand in OUTPUT.parts until all are there.')
     lines_a_part: int = setting('Lines written at once.', 256, at_least=1)
-    batch_size: int = setting('Most pairs that go through the network at once.', 128, at_least=1)
+    batch_size: int | None = setting('Most pairs at once (default: 512 under CUDA, else 128).', None, at_least=1)
     max_len: int = setting('Longest pair in tokens.', 512, at_least=1)
     label2id: str | None = setting('Grade -> target for graded data, as JSON or the path of a JSON file.', None)
     min_label: float = setting('Of lines with a number for each document: the lowest label; those above are "pos".', 0.)
@@ -59,8 +59,9 @@ class Scorer:
     def __len__(self): return len(self.ds.index.offsets)
     def __call__(self, lines): # From a range of numbers of lines, counted from 0
         kwargs = self.cut | dict(batch_size=self.config.batch_size, progress=False)
-        for s in range(0, len(lines), 32):   # enough to put pairs of equal length together
-            yield from with_scores(self.reranker, [self.ds.example(l) for l in lines[s:s + 32]], **kwargs)
+        n = 32 if self.reranker.device.type == 'cpu' else len(lines)   # 32: enough to find pairs of equal length
+        for s in range(0, len(lines), n):
+            yield from with_scores(self.reranker, [self.ds.example(l) for l in lines[s:s + n]], **kwargs)
 
 # %% ../nbs/07_scoring.ipynb #40f95275
 @patch

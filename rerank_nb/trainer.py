@@ -42,7 +42,7 @@ from .data import label_warnings, read_label2id, remedied
 from .data import TEMPLATES, content_path, split_template
 from .files import NotWritten, UserError, atomic_file, atomic_name, checksum, in_units, locked, patch
 from .files import setting, steady_output, writing
-from .engine import StopSignal, check_layers, distribute, forget_accelerator, ignore_signals
+from .engine import StopSignal, begin_worker, check_layers, distribute, forget_accelerator
 from .engine import make_accelerator, on_main, say_alone, sharding_table, stopped
 from .losses import LOSSES, constant_loss, fit_scale, get_loss, perfect_loss
 from .metrics import judged_once, ranking_metrics
@@ -336,7 +336,7 @@ def loader(
     workers = workers if workers is not None else 2 * gpu
     own = torch.Generator()   # else `iter` would draw from the generator of dropout
     return Batches(ds, batch_sampler=batches, collate_fn=collator, num_workers=workers, pin_memory=gpu,
-                   generator=own, worker_init_fn=ignore_signals)
+                   generator=own, worker_init_fn=begin_worker)
 
 # %% ../nbs/04_trainer.ipynb #report01
 def report_data(

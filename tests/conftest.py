@@ -7,6 +7,11 @@ os.environ.setdefault('HF_HUB_OFFLINE', '1')
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
 
+def pytest_configure(config):
+    "What these tests expect are a CPU's figures: a GPU is seen only by those marked gpu (`pytest -m gpu`)."
+    if config.option.markexpr != 'gpu': os.environ['CUDA_VISIBLE_DEVICES'] = ''
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     "No test waits for ever: ten minutes, forty for one that is marked slow."

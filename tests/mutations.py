@@ -70,7 +70,7 @@ EDITS = dict(
         ("'scored' if scores and", "'scored' if"),
         ('    if not found: return None\n', ''),
         ('room - min(n_doc,', 'room - max(n_doc,'),
-        ('range(position_start, position_start + n)', 'range(0, n)'),
+        ('np.arange(start, start + n.sum())', 'np.arange(n.sum())'),
         ('[0, *np.cumsum(lens)]', '[0, *np.cumsum(lens)[:-1], sum(lens) - 1]'),
         ('else places < lens', 'else places <= lens'),
         ('[self.rank::self.world]', '[self.rank:]'),

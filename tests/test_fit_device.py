@@ -219,7 +219,9 @@ def gradients(model, padded, prepare):
 
 def other_dropout(m):
     "Recompute with other draws, as accelerate's switch does."
-    m.model.activation_checkpointing_enable(dict(use_reentrant=False, preserve_rng_state=False))
+    net = m.model   # the second is its older name
+    enable = getattr(net, 'activation_checkpointing_enable', None) or net.gradient_checkpointing_enable
+    enable(dict(use_reentrant=False, preserve_rng_state=False))
 
 
 @pytest.mark.parametrize('kind,padded', [('bert', False), ('bert', True), ('xlm-roberta', False), ('electra', False)])

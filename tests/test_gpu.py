@@ -3,7 +3,9 @@ import copy, sys
 import pytest, torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from helpers import ROOT, TRAIN, clean_env, finished, flags, run, still_model
+from helpers import ACCELERATE, CONFIG, ROOT, TRAIN, clean_env, finished, flags, run, still_model, weights
+from test_packed_families import OWN, VARIANTS, gradients, make, name, random_batch
+from rerank_nb.losses import LOSSES, get_loss
 from rerank_nb.model import CrossEncoder
 from rerank_nb.tiny import tiny_model
 
@@ -115,3 +117,81 @@ def test_a_run_on_a_gpu_learns_what_a_run_on_the_cpu_learns(tmp_path, binary):
         p = run(*TRAIN, *words, env=clean_env(**env))
         loss[device] = [r['loss'] for r in finished(p, tmp_path/device) if 'loss' in r]
     assert loss['cuda'] == pytest.approx(loss['cpu'], abs=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('kind,own', VARIANTS, ids=map(name, VARIANTS))
+def test_every_family_is_on_a_gpu_what_it_is_on_the_cpu(kind, own):
+    "Windows, causal and grouped heads included: in float32, and in bf16 by the one kernel for all pairs."
+    model = make(kind, **own)
+    batch = random_batch(model)
+    wanted, grads = model(batch), gradients(model, model(batch))
+    model, batch = model.to_device('cuda:0'), batch.to('cuda')
+    norm = sum(float((g**2).sum()) for g in grads.values())**.5
+    for dtype, bound in {torch.float32: 1e-4, torch.bfloat16: .1}.items():
+        with torch.autocast('cuda', torch.bfloat16, enabled=dtype is torch.bfloat16):
+            found, padded = model(batch), model(batch, padded=True)
+            there = gradients(model, model(batch))
+        assert (found.cpu() - wanted).abs().max() < bound * wanted.std(), dtype
+        assert (padded.cpu() - wanted).abs().max() < bound * wanted.std(), dtype
+        off = sum(float((there[k].cpu() - g).square().sum()) for k, g in grads.items())**.5
+        assert off < bound * norm, dtype
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('loss', list(LOSSES))
+def test_a_loss_is_on_a_gpu_what_it_is_on_the_cpu(loss):
+    g = torch.Generator().manual_seed(0)
+    groups, labels = torch.arange(40) // 5, (torch.arange(40) % 5 == 0).float()
+    logits = torch.randn(40, generator=g)
+    here, there = (get_loss(loss)(*(x.to(d) for x in (logits, labels, groups))) for d in ('cpu', 'cuda'))
+    assert there.device.type == 'cuda' and here.abs().sum() > 0
+    assert (here - there.cpu()).abs().max() < 1e-5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('kind,more', [
+    ('bert', dict(mixed_precision='fp16')), ('bert', dict(mixed_precision='bf16', lora_r=4)),
+    ('xlm-roberta', dict(mixed_precision='fp16', lora_r=4, gradient_checkpointing=1)),
+    ('qwen3', dict(mixed_precision='bf16', lora_r=4)), ('modernbert', dict(mixed_precision='bf16', compile=1))],
+    ids=lambda v: v if isinstance(v, str) else ' '.join(v))
+def test_a_run_in_half_precision_learns(kind, more, tmp_path, binary):
+    own = {k: v for k, v in OWN.get(kind, {}).items() if not k.endswith('_id')}
+    path, rate = tiny_model(tmp_path/'m', kind, num_attention_heads=4, **own), 1e-2 if 'lora_r' in more else 1e-3
+    words = flags(path, binary[0], tmp_path/'out', logging_steps=1, lr=rate, epochs=6, eval_dataset=binary[1], **more)
+    records = finished(run(*TRAIN, *words, env=clean_env()), tmp_path/'out')
+    losses = [r['loss'] for r in records if 'loss' in r]
+    assert sum(losses[-8:]) < .8 * sum(losses[:8])
+    saved = CrossEncoder.from_pretrained(tmp_path/'out'/'model', cuda_device='cuda:0')
+    assert saved.compute_score([['fox', 'fox dog'], ['fox', 'list files']]).isfinite().all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('kind', ['bert', 'xlm-roberta'])
+def test_one_process_under_fsdp_is_one_without(kind, tmp_path, binary):
+    "In float32; as the files in config/ have it, in bf16, it runs too."
+    path, script = still_model(tmp_path/'m', kind), ROOT/'rerank_nb'/'train_reranker.py'
+    launched = [*ACCELERATE, '--config_file', CONFIG[kind], '--num_processes', '1', script]
+    usual = dict(logging_steps=1, lr=1e-4, mixed_precision='no')
+    loss = []
+    for out, start in (('alone', TRAIN), ('fsdp', launched)):
+        p = run(*start, *flags(path, binary[0], tmp_path/out, **usual), env=clean_env())
+        loss.append([r['loss'] for r in finished(p, tmp_path/out) if 'loss' in r])
+    assert loss[0] == pytest.approx(loss[1], abs=1e-4)
+    p = run(*launched, *flags(path, binary[0], tmp_path/'as_it_is', logging_steps=1), env=clean_env())
+    assert finished(p, tmp_path/'as_it_is')
+
+
+@pytest.mark.gpu
+def test_a_dry_run_counts_the_memory_of_a_gpu(tmp_path, binary):
+    path = tiny_model(tmp_path/'m')
+    p = run(*TRAIN, *flags(path, binary[0], tmp_path/'out', dry_run=1), env=clean_env())
+    assert p.returncode == 0 and '1 x cuda' in p.stdout and 'It fits.' in p.stdout, p.stdout + p.stderr
+
+
+@pytest.mark.gpu
+def test_the_same_seed_gives_the_same_bits_on_a_gpu(tmp_path, binary):
+    "Of small models; RELIABILITY.md says what may stand in the way."
+    path = tiny_model(tmp_path/'m')
+    for out in 'ab': finished(run(*TRAIN, *flags(path, binary[0], tmp_path/out), env=clean_env()), tmp_path/out)
+    assert weights(tmp_path/'a') == weights(tmp_path/'b')

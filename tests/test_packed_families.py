@@ -56,8 +56,8 @@ def random_batch(model, lens=LENS):
 
 def gradients(model, logits):
     model.zero_grad()
-    (logits * torch.linspace(-1, 2, len(logits))).mean().backward()
-    return {k: torch.zeros(()) if p.grad is None else p.grad.clone() for k, p in model.named_parameters()}
+    (logits * torch.linspace(-1, 2, len(logits)).to(logits)).mean().backward()
+    return {k: torch.zeros_like(p) if p.grad is None else p.grad.clone() for k, p in model.named_parameters()}
 
 
 def largest(a, b): return max((a[k] - b[k]).abs().max().item() for k in a)

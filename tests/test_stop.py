@@ -24,8 +24,10 @@ def words(tmp_path):
 
 
 def start(*cmd, cut=None):
-    "A process in a group of its own, in which SIGINT means what it means in a terminal."
-    return subprocess.Popen([sys.executable, '-c', LISTEN, *cmd], cwd=ROOT, env=env(cut), text=True,
+    """A process in a group of its own, in which SIGINT means what it means in a terminal. Tokenizers may use threads
+    there, which a loader's worker, a fork of it, would wait for without end."""
+    threads = env(cut, TOKENIZERS_PARALLELISM='true')
+    return subprocess.Popen([sys.executable, '-c', LISTEN, *cmd], cwd=ROOT, env=threads, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
 
