@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: train start test test-all engines faults mutate gpu check docs readme graph release bench bench-all data-bench clean
+.PHONY: train start test test-all lowest engines faults mutate gpu check docs readme graph release bench bench-all data-bench clean
 
 $(STAMP): settings.ini setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -47,6 +47,12 @@ test: $(STAMP) models/me5-small-zh-en-3/config.json models/reranker-zh-en/config
 test-all: $(STAMP) models/me5-small-zh-en-3/config.json models/me5-small-zh-en/config.json models/reranker-zh-en/config.json  ## with the slow set, without gpu; mutate is beside it
 	nbdev_test --n_workers 1 --flags slow
 	python -m pytest -q tests -m "not gpu"
+
+lowest:  ## the tests on the lowest transformers and accelerate that settings.ini allows, in an environment of its own, .lowest/
+	test -x .lowest/bin/python || $(PYTHON) -m venv .lowest
+	grep -Ev '^(transformers|accelerate|tokenizers|huggingface_hub)=' constraints.txt > .lowest/constraints.txt
+	.lowest/bin/python -m pip install --quiet -c .lowest/constraints.txt -e '.[dev]' 'transformers==5.6.*' 'accelerate==1.12.*'
+	PATH=$(CURDIR)/.lowest/bin:$$PATH CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist worksteal tests
 
 engines: $(STAMP)  ## one folder in every engine; fastembed and infinity get environments of their own in .engines/; writes docs/engines.md
 	ENGINES_TABLE=1 python -m pytest -q tests/test_engines.py -m "not gpu"

@@ -1,8 +1,9 @@
 """What many files and many pairs cost before the first step.
 
-    python tests/faults/scale.py --files 10000 --lines 50000 --pairs 10000000
+    python tests/faults/scale.py --files 10000 --lines 50000 --long 10000000 --pairs 10000000
 
-The pairs are an index without a file: what is measured is the order of a list-wise epoch, which reads no line.
+`--long` is a file of so many lines, 1.1 GB as it is, which is read whole. The pairs are an index without a file: what is
+measured is the order of a list-wise epoch, which reads no line.
 """
 import argparse, os, resource, sys, tempfile, time, tracemalloc
 from pathlib import Path
@@ -43,6 +44,17 @@ def first_pass(lines, folder, docs=10):
     print(f'{most:.0f} bytes a pair at the highest, {ds.index.nbytes / lines:.0f} bytes a line afterwards')
 
 
+def many_lines(n, folder):
+    "A file of n lines with four pairs each, as every process of a run reads it at its start."
+    path = Path(folder)/'long.jsonl'
+    with path.open('w') as f:
+        for i in range(n):
+            f.write(f'{{"query": "query {i}", "pos": ["doc {i}"], "neg": ["doc {i} 0", "doc {i} 1", "doc {i} 2"]}}\n')
+    ds = timed(f'first pass over {n:,} lines, {path.stat().st_size / 1e6:,.0f} MB', lambda: PairDataset(str(path)))
+    print(f'{len(ds):,} pairs, an index of {ds.index.nbytes / 1e6:,.0f} MB')
+    path.unlink()
+
+
 def many_pairs(n, docs=10):
     "The first batch of a list-wise epoch over n pairs."
     groups = np.repeat(np.arange(n // docs, dtype=np.int32), docs)
@@ -59,9 +71,11 @@ if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--files', type=int, default=10_000)
     parser.add_argument('--lines', type=int, default=50_000)
+    parser.add_argument('--long', type=int, default=10_000_000)
     parser.add_argument('--pairs', type=int, default=10_000_000)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         first_pass(given.lines, folder)
         many_files(given.files, folder)
+        many_lines(given.long, folder)
     many_pairs(given.pairs)
