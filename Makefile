@@ -51,7 +51,7 @@ test-all: $(STAMP) models/me5-small-zh-en-3/config.json models/me5-small-zh-en/c
 lowest:  ## the tests on the lowest transformers and accelerate that settings.ini allows, in an environment of its own, .lowest/
 	test -x .lowest/bin/python || $(PYTHON) -m venv .lowest
 	grep -Ev '^(transformers|accelerate|tokenizers|huggingface_hub)=' constraints.txt > .lowest/constraints.txt
-	.lowest/bin/python -m pip install --quiet -c .lowest/constraints.txt -e '.[dev]' 'transformers==5.6.*' 'accelerate==1.12.*'
+	.lowest/bin/python -m pip install --quiet -c .lowest/constraints.txt -e '.[dev]' 'transformers==5.12.*' 'accelerate==1.12.*'
 	PATH=$(CURDIR)/.lowest/bin:$$PATH CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist worksteal tests
 
 engines: $(STAMP)  ## one folder in every engine; fastembed and infinity get environments of their own in .engines/; writes docs/engines.md

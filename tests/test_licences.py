@@ -5,7 +5,7 @@ import pytest
 from packaging.requirements import Requirement
 from helpers import ROOT
 
-FREE = re.compile(r'MIT|BSD|Apache|ISC|PSF|Python Software Foundation|MPL-2|HPND|Zlib|CC0|Unlicense', re.I)
+FREE = re.compile(r'MIT|BSD|Apache|ISC|PSF|Python Software Foundation|MPL[- ]2|HPND|Zlib|CC0|Unlicense', re.I)
 
 
 def licence(about):

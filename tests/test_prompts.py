@@ -129,11 +129,14 @@ def test_the_files_keep_them_whatever_class_transformers_has_for_the_family(mode
 
 def test_a_class_that_would_lose_them_is_refused(tmp_path):
     start = folder_of(tmp_path/'m', 'qwen2', TOKENIZERS['qwen'], 'Qwen2Tokenizer')     # makes its own normaliser
-    with pytest.raises(UserError, match='Qwen2Tokenizer of transformers does not keep'):
-        CrossEncoder.from_pretrained(start, query_template='how {}', doc_template='the {}')
-    lines = CrossEncoder.from_pretrained(start, query_template='how\n{}', doc_template='the\n{}')
-    by_hand = [TOKENIZERS['qwen'](t)['input_ids'] for t in ('how\nlist', 'the\nls')]
-    assert lines.tokenizer('list', 'ls')['input_ids'] == sum(by_hand, [])
+    def same(gap):
+        "Are the ids those of the texts with the words put before them by hand?"
+        words = {k: f'{w}{gap}{{}}' for k, w in dict(query_template='how', doc_template='the').items()}
+        by_hand = [TOKENIZERS['qwen'](t)['input_ids'] for t in (f'how{gap}list', f'the{gap}ls')]
+        return CrossEncoder.from_pretrained(start, **words).tokenizer('list', 'ls')['input_ids'] == sum(by_hand, [])
+    try: assert same(' ')   # up to transformers 5.6 at least this class keeps them
+    except UserError as e: assert 'Qwen2Tokenizer of transformers does not keep' in str(e)
+    assert same('\n')
 
 
 def test_the_start_has_its_words_and_an_older_one_too(tmp_path):
