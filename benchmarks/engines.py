@@ -2,10 +2,10 @@
 
     python benchmarks/engines.py [--rounds 3] [--pairs 128]
 
-A trained model (models/reranker-zh-en, the start of `make train`) on the dev lists of example_data, sorted by length, in batches
-of 1, 4, 8 and 32 pairs: each engine over our own class, sentence-transformers by its `predict`. Each contender runs in
-a process of its own, one after the other in each round. Quality is measured once, on all pairs of the file: Kendall's
-tau and equal first places beside float32, and NDCG@10. Seven minutes on two idle cores.
+A trained model (models/reranker-zh-en, the start of `make train`) on the dev lists of example_data, sorted by length,
+in batches of 1, 4, 8 and 32 pairs: each engine over our own class, sentence-transformers by its `predict`. Each
+contender runs in a process of its own, one after the other in each round. Quality is measured once, on all pairs of
+the file: Kendall's tau and equal first places beside float32, and NDCG@10. Seven minutes on two idle cores.
 """
 import argparse, itertools
 import numpy as np
