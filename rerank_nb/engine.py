@@ -90,7 +90,7 @@ def launch(
     preflight(num_processes)
     env = launch_environment(config_file, *flags)
     if not _devices(): env = _for_cpu(env)
-    if num_processes > 1: env['TOKENIZERS_PARALLELISM'] = 'false'   # as below
+    if num_processes > 1: env['TOKENIZERS_PARALLELISM'] = 'false'   # nor do those of tokenizers, see below
     def one_thread(*args):
         if not _devices(): torch.set_num_threads(1)   # OpenMP threads of the parent do not live on in a fork
         return function(*args)
