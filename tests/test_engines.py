@@ -2,7 +2,7 @@
 
 `make engines` runs the slow set as well, in environments of their own, and writes docs/engines.md.
 """
-import importlib.metadata, json, math, os, socket, subprocess, sys, urllib.request
+import importlib.metadata, json, math, os, shutil, socket, subprocess, sys, urllib.request
 from pathlib import Path
 import numpy as np
 import pytest
@@ -242,6 +242,43 @@ def test_fastembed(kind, folders):
     p = run(python, '-c', FASTEMBED_SCORES, folders[kind]['onnx'], json.dumps(PAIRS))
     assert p.returncode == 0, p.stderr
     agrees('fastembed', kind, json.loads(p.stdout.splitlines()[-1]), folders, [version_in(python, 'fastembed')])
+
+
+TRANSFORMERS_JS = 'node_modules/@huggingface/transformers'
+JAVASCRIPT_SCORES = """
+import path from 'path';
+import { env, AutoTokenizer, AutoModelForSequenceClassification } from '@huggingface/transformers';
+env.allowRemoteModels = false;
+env.localModelPath = path.dirname(process.argv[2]);
+const [folder, pairs] = [path.basename(process.argv[2]), JSON.parse(process.argv[3])];
+const tokenizer = await AutoTokenizer.from_pretrained(folder);
+const model = await AutoModelForSequenceClassification.from_pretrained(folder, { dtype: 'fp32' });
+const [queries, text_pair] = [0, 1].map(k => pairs.map(p => p[k]));
+const { logits } = await model(await tokenizer(queries, { text_pair, padding: true, truncation: true }));
+console.log(JSON.stringify(Array.from(logits.data)));
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', KINDS)
+def test_transformers_js(kind, folders):
+    "Its tokenizer takes an empty document for none, and cuts a long pair behind its last token: these are left out."
+    if not shutil.which('npm'): pytest.skip('needs node and npm')
+    place = ROOT/'.engines/transformers.js'
+    if not (place/TRANSFORMERS_JS).exists():
+        place.mkdir(parents=True, exist_ok=True)
+        p = run('npm', 'install', '--ignore-scripts', '--prefix', place, '@huggingface/transformers@4.3.1', timeout=600)
+        assert p.returncode == 0, p.stderr
+    (place/'score.mjs').write_text(JAVASCRIPT_SCORES)
+    ours = folders[kind]['ours'].compute_score(PAIRS, max_len=128, progress=False).tolist()
+    kept = [i for i, (_, doc) in enumerate(PAIRS) if doc and len(doc) < 500]
+    some = json.dumps([PAIRS[i] for i in kept])
+    p = run('node', place/'score.mjs', folders[kind]['onnx'], some, timeout=120)
+    assert p.returncode == 0, p.stderr
+    found = dict(zip(kept, json.loads(p.stdout.splitlines()[-1])))
+    assert len(kept) == len(found) == 5
+    version = json.loads((place/TRANSFORMERS_JS/'package.json').read_text())['version']
+    agrees('transformers.js', kind, [found.get(i, o) for i, o in enumerate(ours)], folders, [('', version)])
 
 
 def free_port():
