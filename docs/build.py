@@ -22,8 +22,8 @@ BOOK = {
     'Start': ['index', *(f'tutorials/{p.stem}' for p in sorted((ROOT/'nbs/tutorials').glob('[0-9]*.ipynb')))],
     'The library': [p.stem for p in sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))]}
 PICTURES = ['docs/before_after.png']   # that a page shows and no cell draws there
-PAGES = ['docs/guarantees.md', 'docs/peers.md', 'docs/rag_retrieval.md', 'docs/one_billion_pairs.md', 'RELIABILITY.md',
-         'SECURITY.md', 'benchmarks/README.md', 'CHANGELOG.md', 'CONTRIBUTING.md']
+PAGES = ['docs/guarantees.md', 'docs/engines.md', 'docs/peers.md', 'docs/rag_retrieval.md', 'docs/one_billion_pairs.md',
+         'RELIABILITY.md', 'SECURITY.md', 'benchmarks/README.md', 'CHANGELOG.md', 'CONTRIBUTING.md']
 FIRST = {   # of a module, or of a class
     'data': ['PairDataset', 'describe', 'open_pairs'],
     'losses': ['get_loss', 'Loss', 'LOSSES'],
@@ -47,6 +47,7 @@ FIRST = {   # of a module, or of a class
     'calibration': ['calibrate'],
     'convert': ['convert'],
     'export': ['export_model'],
+    'runtimes': ['find_runtime', 'EngineNetwork'],
     'tiny': ['tiny_model']}
 NOISE = ('training:', 'scoring:', 'Writing', 'Loading')   # how bars begin
 CSS = (
