@@ -41,7 +41,8 @@ NOT_BUILT = {   # the reason
     'layoutlmv2': 'the network needs detectron2',
     'mra': 'attention is a CUDA kernel: on a CPU all texts score alike',
 }
-if Version(transformers.__version__) < Version('5.20'):
+OLDER = Version(transformers.__version__) < Version('5.20')
+if OLDER:
     NOT_BUILT |= dict.fromkeys(['deepseek_v3', 'mistral4', 'qwen3_5', 'zamba'], 'has other fields in the configuration')
     NOT_BUILT |= dict.fromkeys(['doge', 'umt5'], 'the mask of the padding was not heeded')
 PAIRS = [['list the files', 'use the command ls to show what a directory holds'], ['a', 'b'],
@@ -86,8 +87,8 @@ def compare(kind, tokenizer):
 def test_every_family_scores_as_transformers_does():
     tokenizer = tiny_tokenizer('xlm-roberta')
     found = {k: compare(k, tokenizer) for k in FAMILIES if k not in NOT_BUILT}
-    assert {k: d for k, d in found.items() if not d < 5e-6} == {}
-    assert len(found) == len(FAMILIES.keys() - NOT_BUILT.keys()) > 110
+    assert {k: d for k, d in found.items() if not d < 5e-6} == {}   # sums of other threads differ by 2e-6
+    assert len(found) == len(FAMILIES.keys() - NOT_BUILT.keys()) >= (110 if OLDER else 120)
 
 
 @pytest.mark.parametrize('kind', ['bert', 'gpt2', 'xlnet', 'funnel', 'fnet', 'deberta-v2', 'convbert', 'squeezebert'])
