@@ -8,14 +8,14 @@ __all__ = ['LABEL2ID', 'SPAN', 'KINDS', 'PACKINGS', 'HUB', 'TABLES', 'FORMATS', 
            'parse_labelled', 'parse_scored', 'columns', 'parse_graded', 'PlainFile', 'array_items', 'needs', 'Packing',
            'csv_rows', 'Inside', 'Table', 'plain_file', 'content_path', 'spreadsheet_quotes', 'Format', 'guess_format',
            'check_stranger', 'decode_line', 'read_lines', 'read_examples', 'Problems', 'shuffled', 'document_starts',
-           'LongLines', 'Index', 'scan', 'Lines', 'line_numbers', 'drawn', 'Pair', 'checked_span', 'PairDataset',
-           'first_ones', 'whole_gains', 'as_line', 'remedied', 'open_pairs', 'marks', 'label_warnings', 'encode_texts',
-           'PairTemplate', 'pair_template', 'fit_pair', 'encode_pairs', 'encode_alone', 'split_template', 'Around',
-           'words_around', 'read_templates', 'with_templates', 'DataReport', 'describe', 'Packed', 'pack', 'pad',
-           'PairBatches', 'ListBatches', 'PackCollator']
+           'LongLines', 'Index', 'size_codes', 'scan', 'Lines', 'line_numbers', 'drawn', 'Pair', 'checked_span',
+           'PairDataset', 'first_ones', 'whole_gains', 'as_line', 'remedied', 'open_pairs', 'marks', 'label_warnings',
+           'encode_texts', 'PairTemplate', 'pair_template', 'fit_pair', 'encode_pairs', 'encode_alone',
+           'split_template', 'Around', 'words_around', 'read_templates', 'with_templates', 'DataReport', 'describe',
+           'Packed', 'pack', 'pad', 'even_shares', 'PairBatches', 'ListBatches', 'PackCollator']
 
 # %% ../nbs/00_data.ipynb #c23735f9
-import codecs, csv, gzip, io, json, math, os, re, shutil, stat, tempfile, warnings, zlib
+import codecs, csv, gzip, heapq, io, json, math, os, re, shutil, stat, tempfile, warnings, zlib
 from array import array
 from bisect import bisect_right
 from collections import Counter
@@ -857,6 +857,7 @@ class _FirstPass:
         self.offsets, self.queries = array('q'), array('q')    # of each line: its byte, the hash of its query
         self.counts, self.positives = array('I'), array('I')   # how many documents, and how many are relevant
         self.hashes, self.targets = array('q'), array('f')     # of each pair
+        self.sizes = array('H')                                # likewise: bytes of its texts, up to 65,535
         self.file_starts, self.long = [0], ([], [0], array('I'))
         self.layouts, self.keys = Counter(), Counter()   # lines by whose they are, and by what else they hold
 
@@ -868,6 +869,8 @@ class _FirstPass:
         self.positives.append(ex.n_pos)
         self.hashes.extend([hash((ex.query, d)) for d in ex.docs])
         self.targets.extend(ex.targets)
+        query = len(ex.query.encode())
+        self.sizes.extend([min(query + len(d.encode()), 65_535) for d in ex.docs])
         self.layouts[ex.layout] += 1
         self.keys.update(ex.extra.keys())
 
@@ -926,7 +929,7 @@ def _stats(groups, firsts, counts, positives, targets, hashes):
 
 # %% ../nbs/00_data.ipynb #f744fb8a
 class Index(NamedTuple):
-    "What is kept of the files after the first pass: 17 to 20 bytes a line, and the figures of the report."
+    "What is kept of the files after the first pass: 17 to 20 bytes a line, one a pair, and the figures of the report."
     offsets: np.ndarray # (lines,) int64: byte at which a usable line begins
     starts: np.ndarray # (lines+1,) uint32: how many pairs of an epoch stand before it
     groups: np.ndarray # (lines,) int32: number of its query
@@ -934,12 +937,13 @@ class Index(NamedTuple):
     targets: np.ndarray # Graded: (lines,) uint8, places in `values`. Scored: (pairs,) float32. Binary: empty
     values: np.ndarray # The targets that graded data have, float32
     firsts: np.ndarray # (lines+1,) int64: where its scores begin in `targets`, if negatives are drawn; else empty
+    sizes: np.ndarray # (pairs of an epoch,) uint8: how long each is, `size_codes`
     long: LongLines # Where the documents of long lines begin
     file_starts: list # How many lines stand before each file
     stats: dict # Figures of the report
 
     @property
-    def nbytes(self)->int: return sum(a.nbytes for a in (*self[:7], *self.long))
+    def nbytes(self)->int: return sum(a.nbytes for a in (*self[:8], *self.long))
 
 # %% ../nbs/00_data.ipynb #d0index2
 MOST_QUERIES = 2**31 - 1   # their numbers are int32
@@ -961,9 +965,26 @@ def _labels(data_format, n_neg, positives, targets, firsts):
     values, codes = np.unique(targets, return_inverse=True)
     return none, codes.astype(np.min_scalar_type(len(values))), values, none
 
-# %% ../nbs/00_data.ipynb #d0index4
+# %% ../nbs/00_data.ipynb #d0sizes1
+_STEPS = 16   # codes for each doubling
+
 def _sums(counts): return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
+def size_codes(
+    n, # Array or list: bytes of texts, below 2**16
+)->np.ndarray: # uint8
+    "Sizes by their logarithm, in steps of 4%."
+    def some(n): return np.round(_STEPS * np.log2(np.maximum(n, 1, dtype=np.float32))).clip(max=255).astype(np.uint8)
+    return np.concatenate([some(n[i:i + 2**20]) for i in range(0, len(n), 2**20)] or [np.empty(0, np.uint8)])
+
+def _sizes(codes, counts, n_neg, drawn):
+    "Sizes of the pairs of an epoch. Which negatives are drawn changes: each pair of such a line has the mean."
+    if n_neg is None: return codes
+    sums = _sums(codes)
+    of_lines = np.diff(sums[_sums(counts)]) / np.maximum(counts, 1)
+    return np.repeat(of_lines.astype(np.uint8), drawn)
+
+# %% ../nbs/00_data.ipynb #d0index4
 def _index(seen, data_format, n_neg):
     "The index of what a first pass took down."
     counts, positives, targets = map(np.asarray, (seen.counts, seen.positives, seen.targets))
@@ -973,8 +994,9 @@ def _index(seen, data_format, n_neg):
     starts = _sums(counts if n_neg is None else positives + np.minimum(counts - positives, n_neg))
     if starts[-1] < 2**32: starts = starts.astype(np.uint32)
     labels = _labels(data_format, n_neg, positives, targets, firsts)
+    sizes = _sizes(size_codes(seen.sizes), counts, n_neg, np.diff(starts))
     long = LongLines(*map(np.array, seen.long))
-    return Index(np.array(seen.offsets), starts, groups, *labels, long, seen.file_starts, stats)
+    return Index(np.array(seen.offsets), starts, groups, *labels, sizes, long, seen.file_starts, stats)
 
 # %% ../nbs/00_data.ipynb #d0scan01
 def scan(
@@ -1269,6 +1291,15 @@ def labels(self:PairDataset)->np.ndarray: # (pairs,) float32
     if self.n_neg is None: return x.targets.copy()
     lines = enumerate(zip(x.firsts, np.diff(x.firsts)))
     return np.concatenate([x.targets[first + self._drawn(line, int(n))] for line, (first, n) in lines])
+
+# %% ../nbs/00_data.ipynb #d0sizes5
+@patch
+def sizes(self:PairDataset,
+    i, # Numbers of pairs
+    max_len:int, # Tokens of a pair, beyond which it is cut
+)->np.ndarray: # (len(i),)
+    "About how many bytes of their texts the network reads, four of which make a token or so."
+    return np.minimum(2 ** (self.index.sizes[i] / _STEPS), 4 * max_len)
 
 # %% ../nbs/00_data.ipynb #d0gain01
 def whole_gains(
@@ -1985,6 +2016,20 @@ def pad(
     return dict(input_ids=rectangle(batch.input_ids, pad_id), attention_mask=mask.long(),
                 token_type_ids=rectangle(batch.token_type_ids, 0))
 
+# %% ../nbs/00_data.ipynb #d0even01
+def even_shares(
+    sizes, # Of some things
+    n:int, # To be shared among so many
+)->np.ndarray: # Whose each thing is, from 0
+    "The longest first, each to the one who holds least; nobody gets more things than n-th of them, rounded up."
+    shares, most = np.empty(len(sizes), int), -(-len(sizes) // n)
+    held = [(0., 0, r) for r in range(n)]   # size, things, whose; a full one leaves
+    for i in np.argsort(-np.asarray(sizes, dtype=float), kind='stable'):
+        size, things, r = heapq.heappop(held)
+        shares[i] = r
+        if things + 1 < most: heapq.heappush(held, (size + float(sizes[i]), things + 1, r))
+    return shares
+
 # %% ../nbs/00_data.ipynb #48a27c5e
 class PairBatches(Sampler):
     "Batches of pair numbers for one rank, a pure function of (seed, epoch, rank)."
@@ -1996,9 +2041,10 @@ class PairBatches(Sampler):
         rank:int=0, # This process
         world:int=1, # Number of processes
         accumulation:int=1, # Batches of an optimizer step
+        sizes=None, # Function: how long the pairs of these numbers are; every rank gets about the same. None: in turn
     ):
         self.n, self.shuffle, self.seed = n, shuffle, seed
-        self.rank, self.world, self.accumulation = rank, world, accumulation
+        self.rank, self.world, self.accumulation, self.sizes = rank, world, accumulation, sizes
         self.step = batch_size * world             # pairs of a batch of all ranks
         self.a_step = self.step * accumulation     # of an optimizer step
         self.set_epoch(0)
@@ -2010,13 +2056,19 @@ class PairBatches(Sampler):
     def __len__(self): return -(-self.n // self.step)
 
     def _deal(self, b):
-        "The places of batch number `b` of all ranks, dealt to them in turn."
+        "The places of batch number `b` of all ranks."
         return np.arange(b * self.step, min(self.n, (b + 1) * self.step))
+
+    def _share(self, i):
+        "Which of these pairs are this rank's."
+        if self.sizes is None or self.world == 1: return i[self.rank::self.world]
+        return i[even_shares(self.sizes(i), self.world) == self.rank]
 
     def __iter__(self):
         for b in range(self.done, len(self)):
-            places = self._deal(b)[self.rank::self.world]
-            yield (shuffled(places, self.n, self.seed, self.epoch) if self.shuffle and len(places) else places).tolist()
+            places = self._deal(b)
+            all_ranks = shuffled(places, self.n, self.seed, self.epoch) if self.shuffle else places
+            yield self._share(all_ranks).tolist()
 
 # %% ../nbs/00_data.ipynb #d0units2
 @patch
@@ -2032,15 +2084,20 @@ class ListBatches(PairBatches):
         batch_size:int, # Pairs a batch and rank, on average
         group_size:int=None, # Most documents of a query, drawn anew each epoch; None takes all
         labels=None, # With `group_size`: (pairs,) labels, or a function that gives them: `PairDataset.labels`
+        sizes=None, # Function: how long the pairs of these numbers are, as in `PairBatches`
         **kwargs, # shuffle, seed, rank, world, accumulation
     ):
         self.group_size, self.labels = group_size, labels
         self.pairs = np.argsort(groups, kind='stable')
         self.ends = np.cumsum(np.bincount(groups))
         super().__init__(len(self.ends), batch_size, **kwargs)
-        sizes = np.minimum(np.diff(self.ends, prepend=0), group_size or len(groups))
-        self.a_step = max(1, int(self.a_step * self.n / sizes.sum()))   # queries
+        docs = np.diff(self.ends, prepend=0)
+        taken = np.minimum(docs, group_size or len(groups))
+        self.a_step = max(1, int(self.a_step * self.n / taken.sum()))   # queries
         self.accumulation = min(self.accumulation, -(-self.a_step // self.world))   # no batch that all ranks would fill
+        if sizes is None or self.world == 1: return
+        of_queries = np.diff(np.cumsum(sizes(self.pairs), dtype=np.float64)[self.ends - 1], prepend=0) * taken / docs
+        self.sizes = of_queries.__getitem__
 
     def __len__(self):
         steps, rest = divmod(self.n, self.a_step)

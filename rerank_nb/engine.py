@@ -22,7 +22,10 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectCon
 from accelerate.utils import parse_flag_from_env, patch_environment
 from accelerate.utils.launch import prepare_multi_gpu_env
 from accelerate.utils.other import get_free_port
+from torch.distributed.device_mesh import init_device_mesh
+from torch.nn.parallel import DistributedDataParallel
 from .files import UserError, patch
+from .rows import by_rows, shard_rows
 
 # %% ../nbs/03a_engine.ipynb #500e869b
 _SETTINGS = ('ACCELERATE_', 'FSDP_', 'OMP_', 'CUDA_VISIBLE')
@@ -229,6 +232,26 @@ def _head_apart(shard, model, head):
         return shard(module, mp_policy=mp_policy, **kw)
     return units
 
+# %% ../nbs/03a_engine.ipynb #table003
+def _table_apart(shard, model, table, world):
+    "What takes the place of torch's `fully_shard`: a table of embeddings is sharded before the rest of the model."
+    mesh = init_device_mesh('cpu', (world,))
+    def units(module, mp_policy, **kw):
+        if module is model: shard_rows(table, mesh, mp_policy.param_dtype)
+        ignored = {table.weight, *(kw.get('ignored_params') or ())}
+        return shard(module, mp_policy=mp_policy, **kw | dict(mesh=mesh, ignored_params=ignored))
+    return units
+
+def _by_rows(accelerator, model):
+    "The table of embeddings, if its gradient is made row by row from now on."
+    if accelerator.device.type != 'cpu': return None
+    world = accelerator.num_processes
+    table = by_rows(model if hasattr(model, 'get_input_embeddings') else model.model, shared=world > 1)
+    if table is not None:
+        names = [name for name, p in model.named_parameters() if p is table.weight]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
+    return table
+
 def distribute(
     accelerator, # From `make_accelerator`
     model, # CrossEncoder
@@ -236,13 +259,15 @@ def distribute(
     head, # Modules behind its encoder
 )->tuple: # (model, optimizer)
     "`accelerator.prepare`; under FSDP in half precision the head and the sum of gradients are in float32."
-    if accelerator.distributed_type != DistributedType.FSDP or accelerator.mixed_precision == 'no':
-        return accelerator.prepare(model, optimizer)
-    plugin, shard = accelerator.state.fsdp_plugin, sharding.fully_shard
-    policy = plugin.mixed_precision_policy
-    plugin.mixed_precision_policy = replace(policy, reduce_dtype=torch.float32, output_dtype=None)
-    head = [m for m in head if next(m.parameters(), None) is not None]
-    sharding.fully_shard = _head_apart(shard, model, head)
+    table, shard = _by_rows(accelerator, model), sharding.fully_shard
+    if accelerator.distributed_type != DistributedType.FSDP: return accelerator.prepare(model, optimizer)
+    units = _table_apart(shard, model, table, accelerator.num_processes) if table is not None else shard
+    if accelerator.mixed_precision != 'no':
+        plugin = accelerator.state.fsdp_plugin
+        policy = plugin.mixed_precision_policy
+        plugin.mixed_precision_policy = replace(policy, reduce_dtype=torch.float32, output_dtype=None)
+        units = _head_apart(units, model, [m for m in head if next(m.parameters(), None) is not None])
+    sharding.fully_shard = units
     try: return accelerator.prepare(model, optimizer)
     finally: sharding.fully_shard = shard
 
