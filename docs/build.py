@@ -31,6 +31,7 @@ FIRST = {   # of a module, or of a class
     'model': ['CrossEncoder', 'FAMILIES'],
     'CrossEncoder': ['from_pretrained', 'compute_score', 'rank', 'save_pretrained', 'forward'],
     'engine': ['launch', 'make_accelerator'],
+    'rows': ['by_rows', 'shard_rows'],
     'checkpoint': ['find_checkpoint', 'read_checkpoint', 'save_checkpoint', 'load_checkpoint'],
     'parts': ['in_parts'],
     'records': ['Reporter', 'plot_history', 'results_table', 'Collapse'],

@@ -91,16 +91,17 @@ class RowEmbedding(nn.Embedding):
 def _gradient(self:RowEmbedding):
     "What rows are added to: a gradient that is there, or the last one's memory, cleared."
     if self.weight.grad is None:
-        if self._memory is None: self._memory = torch.zeros_like(self._local())
+        whole = self._memory is not None and all(self._memory[ids].isfinite().all() for ids in self._dirty)
+        if not whole: self._memory = torch.zeros_like(self._local())
         for ids in self._dirty: self._memory[ids] = 0
-        self._dirty, self.weight.grad = [], self._as_grad()
+        self._dirty, self.weight.grad = (), self._as_grad()
     grad = self.weight.grad
     return grad.to_local() if isinstance(grad, DTensor) else grad
 
 @patch
 def _add(self:RowEmbedding, ids, rows, share):
     self._gradient().index_add_(0, ids, rows, alpha=share)
-    self._dirty.append(ids)
+    self._dirty += (ids,)
 
 @patch
 def _without_padding(self:RowEmbedding, ids, rows):

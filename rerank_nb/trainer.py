@@ -304,7 +304,8 @@ def make_batches(
 ): # A sampler of batches
     "Pairs for a point-wise loss, whole queries for a list-wise one."
     kw = dict(batch_size=config.batch_size, seed=config.seed, accumulation=config.gradient_accumulation_steps)
-    kw |= dict(rank=accelerator.process_index, world=accelerator.num_processes, sizes=partial(ds.sizes, max_len=config.max_len))
+    kw |= dict(rank=accelerator.process_index, world=accelerator.num_processes)
+    kw |= dict(sizes=partial(ds.sizes, max_len=config.max_len))
     if get_loss(config.loss_type).per == 'pair': return PairBatches(len(ds), **kw)
     return ListBatches(ds.pair_groups(), group_size=config.group_size, labels=ds.labels, **kw)
 
