@@ -43,7 +43,7 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument('--rounds', type=int, default=3)
     a = p.parse_args()
-    data = write_jsonl(Path(tempfile.mkdtemp())/'t.jsonl', make_pairs(384, mean=72))
+    data = write_jsonl(Path(tempfile.mkdtemp())/'t.jsonl', make_pairs(512, mean=72))
     rates = {k: [] for k in KINDS}
     for r in range(a.rounds):
         for k in KINDS: rates[k].append(run(k, data))
