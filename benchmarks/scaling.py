@@ -2,18 +2,21 @@
 
     python benchmarks/scaling.py [--rounds 3]
 
-Pairs a second and core of `rerank_nb.trainer.train`: one process, two under DDP, two under FSDP2, each process with one
-thread, 16 pairs a process and batch. Gloo on one machine's loopback; GPUs with NCCL are another matter, and were not at
-hand.
+Pairs a second and core of `rerank_nb.trainer.train`: one process with 32 pairs a batch; two runs beside each other that
+know nothing of each other, 16 pairs a batch; two processes of one run under DDP and under FSDP2, 16 pairs each. Each
+process has one thread. Gloo on one machine's loopback; GPUs with NCCL are another matter, and were not at hand.
 """
 import argparse, json, os, subprocess, sys, tempfile
 from pathlib import Path
 from common import MODEL, ROOT, bars, machine, make_pairs, median, save, spread, write_jsonl
 
-KINDS = {
-    'one process': (1, []),
+FSDP = ['--config_file', 'config/default_fsdp.yaml']
+KINDS = {   # name -> processes, words for accelerate launch; None: not launched together
+    'one process': (1, None),
+    'two runs side by side': (2, None),
     'two processes, DDP': (2, ['--multi_gpu']),
-    'two processes, FSDP2': (2, ['--config_file', 'config/default_fsdp.yaml'])}
+    'two processes, FSDP2': (2, FSDP),
+    'two processes, FSDP2, weights kept': (2, [*FSDP, '--fsdp_reshard_after_forward', 'false'])}
 ENV = {'ACCELERATE_USE_CPU': '1', 'OMP_NUM_THREADS': '1', 'GLOO_SOCKET_IFNAME': 'lo'}
 
 
@@ -23,20 +26,28 @@ def words(**flags): return [word for k, v in flags.items() for word in (f'--{k}'
 def command(kind, data, out):
     n, engine = KINDS[kind]
     many = words(num_processes=n, num_machines=1, mixed_precision='no', dynamo_backend='no')
-    launch = ['-m', 'accelerate.commands.launch', *engine, *many] if n > 1 else []
+    launch = ['-m', 'accelerate.commands.launch', *engine, *many] if engine else []
     run = words(model_name_or_path=MODEL, dataset=data, output_dir=out, batch_size=32 // n, epochs=1, logging_steps=4,
                 save_on_epoch_end=0, mixed_precision='no')
     return [sys.executable, *launch, 'rerank_nb/train_reranker.py', *run]
 
 
+def rates_of(out):
+    "Median of a run's records; the first one holds the warm-up."
+    return median([json.loads(l)['pairs_per_second'] for l in open(f'{out}/metrics.jsonl')][1:])
+
+
 def run(kind, data):
     "Pairs a second and process."
-    out = tempfile.mkdtemp() + '/run'
-    p = subprocess.run(command(kind, data, out), cwd=ROOT, capture_output=True, text=True, env={**os.environ, **ENV})
-    assert p.returncode == 0, p.stderr[-3000:]
-    if 'FSDP' in kind: assert 'sharded over 2 processes' in p.stdout
-    rates = [json.loads(l)['pairs_per_second'] for l in open(f'{out}/metrics.jsonl')]
-    return median(rates[1:]) / KINDS[kind][0]   # the first record holds the warm-up
+    n, engine = KINDS[kind]
+    outs = [tempfile.mkdtemp() + '/run' for _ in range(1 if engine else n)]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **ENV})
+    runs = [subprocess.Popen(command(kind, data, out), cwd=ROOT, **pipes) for out in outs]
+    said = [p.communicate() for p in runs]
+    for p, (text, errors) in zip(runs, said):
+        assert p.returncode == 0, errors[-3000:]
+        if 'FSDP' in kind: assert 'sharded over 2 processes' in text
+    return sum(map(rates_of, outs)) / n
 
 
 def main():

@@ -18,7 +18,8 @@ import torch.distributed.fsdp as sharding
 from accelerate import Accelerator, PartialState, notebook_launcher
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
+from accelerate.utils import ProjectConfiguration
 from accelerate.utils import parse_flag_from_env, patch_environment
 from accelerate.utils.launch import prepare_multi_gpu_env
 from accelerate.utils.other import get_free_port
@@ -164,11 +165,12 @@ def make_accelerator(
     fsdp, of_sharding = _sharded(world, on_cpu)
     if on_cpu: os.environ['ACCELERATE_USE_CPU'] = 'true'
     group = InitProcessGroupKwargs(timeout=timedelta(seconds=timeout))
+    in_place = DistributedDataParallelKwargs(gradient_as_bucket_view=True)   # no copy of the gradients
     if on_cpu and fsdp: _connect_cpus(group)
     precision, of_precision = _mixed_precision(mixed_precision, on_cpu)
     project = ProjectConfiguration(project_dir=str(output_dir), logging_dir=str(Path(output_dir)/'logs'))
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, log_with=log_with or None, project_config=project,
-                              step_scheduler_with_optimizer=False, kwargs_handlers=[group])
+                              step_scheduler_with_optimizer=False, kwargs_handlers=[group, in_place])
     accelerator.gradient_accumulation_steps = 1   # the loop divides by what a window really holds
     _check_engine(accelerator, world, fsdp)
     for note in filter(None, (of_sharding, of_precision)): accelerator.print(note)
