@@ -2020,19 +2020,21 @@ def pad(
 def even_shares(
     sizes, # Of some things
     n:int, # To be shared among so many
+    most:int=None, # Things that one gets at most; None: any number
 )->np.ndarray: # Whose each thing is, from 0
-    "The longest first, each to the one who holds least; nobody gets more things than n-th of them, rounded up."
-    shares, most = np.empty(len(sizes), int), -(-len(sizes) // n)
+    "The longest first, each to the one who holds least."
+    shares = np.empty(len(sizes), int)
     held = [(0., 0, r) for r in range(n)]   # size, things, whose; a full one leaves
     for i in np.argsort(-np.asarray(sizes, dtype=float), kind='stable'):
         size, things, r = heapq.heappop(held)
         shares[i] = r
-        if things + 1 < most: heapq.heappush(held, (size + float(sizes[i]), things + 1, r))
+        if things + 1 != most: heapq.heappush(held, (size + float(sizes[i]), things + 1, r))
     return shares
 
 # %% ../nbs/00_data.ipynb #48a27c5e
 class PairBatches(Sampler):
     "Batches of pair numbers for one rank, a pure function of (seed, epoch, rank)."
+    equal = True   # in number, for all ranks
     def __init__(self,
         n:int, # Pairs in the dataset
         batch_size:int, # Pairs a batch and rank
@@ -2062,7 +2064,8 @@ class PairBatches(Sampler):
     def _share(self, i):
         "Which of these pairs are this rank's."
         if self.sizes is None or self.world == 1: return i[self.rank::self.world]
-        return i[even_shares(self.sizes(i), self.world) == self.rank]
+        most = -(-len(i) // self.world) if self.equal else None
+        return i[even_shares(self.sizes(i), self.world, most) == self.rank]
 
     def __iter__(self):
         for b in range(self.done, len(self)):
@@ -2079,6 +2082,7 @@ def units(self:PairBatches, done:int, k:int)->int: # Pairs; of `ListBatches` que
 # %% ../nbs/00_data.ipynb #506afe72
 class ListBatches(PairBatches):
     "Like `PairBatches`, but each batch holds all pairs of its queries; the sizes hold on average."
+    equal = False   # lists are of any length
     def __init__(self,
         groups, # (pairs,) query of each pair, numbered from 0: `PairDataset.pair_groups()`
         batch_size:int, # Pairs a batch and rank, on average

@@ -78,7 +78,7 @@ EDITS = dict(
         ('range(self.done, len(self))', 'range(0, len(self))'),
         ('int(self.a_step * self.n / taken.sum())', 'int(self.a_step)'),
         ('np.argsort(-np.asarray(sizes, dtype=float)', 'np.argsort(np.asarray(sizes, dtype=float)'),
-        ('if things + 1 < most', 'if things + 1 <= most'),
+        ('if things + 1 != most', 'if things != most'),
         ('if n_neg is None: return codes', 'return codes'),
         ('y == y.max()', 'y == y.min()'),
         ('is_filler=True', 'is_filler=False'),
