@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['REMEDIES', 'WORKER_DIED', 'JUDGED', 'LORA', 'ABSENT', 'EXPECTED', 'AT_LEAST_1', 'SHARES', 'TrainConfig',
            'make_optimizer', 'steps_an_epoch', 'make_schedule', 'data_format', 'list_targets', 'open_dev', 'open_data',
-           'make_batches', 'Batches', 'loader', 'report_data', 'Window', 'windows', 'accumulate', 'FirstBad',
-           'lines_of_step', 'Judge', 'score_all', 'evaluate', 'Tally', 'run_settings', 'TrainState', 'is_here',
-           'take_folder', 'prepare_output_dir', 'check_state', 'starting_point', 'trackers', 'check_types',
+           'make_batches', 'Batches', 'end_workers', 'loader', 'report_data', 'Window', 'windows', 'accumulate',
+           'FirstBad', 'lines_of_step', 'Judge', 'score_all', 'evaluate', 'Tally', 'run_settings', 'TrainState',
+           'is_here', 'take_folder', 'prepare_output_dir', 'check_state', 'starting_point', 'trackers', 'check_types',
            'check_together', 'check_fit', 'check_lora', 'check_config', 'freeze_embeddings', 'open_start', 'load_model',
            'weights_mark', 'know_start', 'keep_inputs_only', 'save_memory', 'encoder_linears', 'lora_layers',
            'add_lora', 'Run', 'constant_of', 'or_nothing', 'report_sharding', 'prepare', 'local_weights', 'pour', 'mix',
@@ -15,13 +15,14 @@ __all__ = ['REMEDIES', 'WORKER_DIED', 'JUDGED', 'LORA', 'ABSENT', 'EXPECTED', 'A
            'memory_table', 'dry_run', 'train']
 
 # %% ../nbs/04_trainer.ipynb #60d6a0df
-import copy, itertools, json, math, os, re, signal, time, uuid, zlib
+import atexit, copy, itertools, json, math, os, re, signal, time, uuid, zlib
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial, reduce
 from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
+from weakref import WeakSet
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
@@ -321,9 +322,17 @@ WORKER_DIED = ('a process that tokenizes ahead has been killed: was it out of me
 
 class Batches(DataLoader):
     "A loader that says in a line what its workers met in the data."
+    working = WeakSet()   # iterators that have workers
     def __iter__(self):
-        try: yield from super().__iter__()
+        batches = super().__iter__()
+        if self.num_workers: self.working.add(batches)
+        try: yield from batches
         except UserError as e: raise say_alone(_of_worker(e)) from None
+
+@atexit.register
+def end_workers():
+    "Workers heed no signal: a process that keeps an error, and with it an iterator, would wait for them for ever."
+    for batches in [*Batches.working]: batches._shutdown_workers()
 
 def loader(
     accelerator:Accelerator, # From `make_accelerator`
@@ -1706,6 +1715,7 @@ def train(
 )->list: # The records of metrics.jsonl
     "Train a reranker; the last model is in output_dir/model. The same function serves script, launcher and notebook."
     with steady_output(), ExitStack() as held:
+        held.callback(end_workers)
         if config.dry_run:
             dry_run(config)
             return []

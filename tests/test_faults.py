@@ -1,6 +1,6 @@
 """Disks, folders and files that change under a command: it ends in one clear line or goes on, no half of a file stands
 under a final name, and nothing older is lost."""
-import errno, json, os, shutil, signal, subprocess, threading, time
+import errno, json, multiprocessing, os, shutil, signal, subprocess, threading, time
 from pathlib import Path
 import psutil, pytest
 from helpers import as_flags, binary_file, flags, no_file_larger_than, read_jsonl, records, until, weights, write_jsonl
@@ -191,6 +191,7 @@ def test_data_that_changes_is_named(how, workers, begin, place):
         begin(change, dataloader_num_workers=workers, epochs=3)
     said = str(e.value)
     assert said.startswith('t.jsonl:') and 'Traceback' not in said and '\n' not in said, said
+    assert not multiprocessing.active_children()   # though `e` keeps the run's frames
 
 
 @pytest.mark.parametrize('now', ['"pos": ["a"], "neg": ["bbbbb"]', '"pos": ["a","c"], "neg": ["b"]'])
