@@ -3,8 +3,9 @@
     python benchmarks/scaling.py [--rounds 3]
 
 Pairs a second and core of `rerank_nb.trainer.train`: one process with 32 pairs a batch; two runs beside each other that
-know nothing of each other, 16 pairs a batch; two processes of one run under DDP and under FSDP2, 16 pairs each. Each
-process has one thread. Gloo on one machine's loopback; GPUs with NCCL are another matter, and were not at hand.
+know nothing of each other, 16 pairs a batch; two processes of one run under DDP and under FSDP2, 16 pairs each, and two
+that wait for each other in every step and exchange no gradients: what is left then is no matter of bytes. Each process
+has one thread. Gloo on one machine's loopback; GPUs with NCCL are another matter, and were not at hand.
 """
 import argparse, json, os, subprocess, sys, tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ FSDP = ['--config_file', 'config/default_fsdp.yaml']
 KINDS = {   # name -> processes, words for accelerate launch; None: not launched together
     'one process': (1, None),
     'two runs side by side': (2, None),
+    'two processes that wait and exchange nothing': (2, ['--multi_gpu']),
     'two processes, DDP': (2, ['--multi_gpu']),
     'two processes, FSDP2': (2, FSDP),
     'two processes, FSDP2, weights kept': (2, [*FSDP, '--fsdp_reshard_after_forward', 'false'])}
@@ -29,7 +31,19 @@ def command(kind, data, out):
     launch = ['-m', 'accelerate.commands.launch', *engine, *many] if engine else []
     run = words(model_name_or_path=MODEL, dataset=data, output_dir=out, batch_size=32 // n, epochs=1, logging_steps=4,
                 save_on_epoch_end=0, mixed_precision='no')
-    return [sys.executable, *launch, 'rerank_nb/train_reranker.py', *run]
+    script = ['benchmarks/scaling.py', '--waiting'] if 'wait' in kind else ['rerank_nb/train_reranker.py']
+    return [sys.executable, *launch, *script, *run]
+
+
+def wait_only(args):
+    "A run of several processes, each with weights of its own; its steps still begin together."
+    from rerank_nb import engine, rows, train_reranker, trainer
+    def apart(accelerator, model, optimizer, head):
+        rows.by_rows(model.model)
+        return model, accelerator.prepare(optimizer)
+    trainer.distribute = apart
+    train_reranker.main(args)
+    engine.leave()
 
 
 def rates_of(out):
@@ -51,6 +65,7 @@ def run(kind, data):
 
 
 def main():
+    if sys.argv[1:2] == ['--waiting']: return wait_only(sys.argv[2:])
     p = argparse.ArgumentParser()
     p.add_argument('--rounds', type=int, default=3)
     a = p.parse_args()
