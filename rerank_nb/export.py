@@ -52,22 +52,25 @@ def rectangle_of(
 # %% ../nbs/13_export.ipynb #ex000010
 LARGEST = 2**31 - 2**24   # bytes of weights that fit into one ONNX file
 
-def _save_onnx(path, target):
-    "Write a graph again, with the weights in one file beside it."
+def _save_onnx(model, path):
+    "Write a graph with its weights in one file beside it."
     import onnx
-    kwargs = dict(save_as_external_data=True, all_tensors_to_one_file=True, location=f'{target.name}_data')
-    onnx.save(onnx.load(path), str(target), **kwargs)
+    beside = Path(f'{path}_data')
+    beside.unlink(missing_ok=True)   # onnx would add to it
+    kwargs = dict(save_as_external_data=True, all_tensors_to_one_file=True, location=beside.name)
+    onnx.save(model, str(path), **kwargs)
 
 def _bytes(network): return sum(p.nbytes for p in network.parameters())
 
 def _write_onnx(network, given, path, int8=False):
     "The network as an ONNX file."
+    import onnx
     axes = {k: {0: 'pairs', 1: 'tokens'} for k in given} | {'logits': {0: 'pairs'}}
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         first = path if _bytes(network) < LARGEST else Path(folder)/path.name
         torch.onnx.export(network, tuple(given.values()), str(first), dynamo=False, opset_version=17,
                           input_names=[*given], output_names=['logits'], dynamic_axes=axes)
-        if first != path: _save_onnx(first, path)
+        if first != path: _save_onnx(onnx.load(first), path)
     if int8: _int8_onnx(path)
 
 # %% ../nbs/13_export.ipynb #ex000011
@@ -78,8 +81,9 @@ def _int8_onnx(path):
     how = DefaultWeightOnlyQuantConfig(block_size=32, is_symmetric=True, accuracy_level=4, bits=8)
     quantizer = MatMulNBitsQuantizer(onnx.load(path), algo_config=how)
     quantizer.process()
-    large = Path(f'{path}_data').exists()
-    quantizer.model.save_model_to_file(str(path), large)
+    if not Path(f'{path}_data').exists(): return quantizer.model.save_model_to_file(str(path))
+    quantizer.model.topological_sort()
+    _save_onnx(quantizer.model.model, path)
 
 def _write_openvino(network, given, path, int8=False):
     "The network as OpenVINO's two files."
@@ -132,26 +136,26 @@ def write_graph(
 def kendall_tau(
     a, # (n,) scores
     b, # (n,) others of the same documents
-)->float: # 1: same order, -1: reversed; nan for fewer than two
-    "Share of pairs of documents in the same order minus that of pairs in the opposite one."
+)->float: # 1: same order, -1: reversed; nan where one of them puts nothing in order
+    "Kendall's tau-b: pairs in the same order minus those in the opposite one, over those that are no ties."
     upper = np.triu_indices(len(a), 1)
-    signs = [np.sign(np.subtract.outer(x, x))[upper] for x in map(np.asarray, (a, b))]
-    if np.array_equal(*signs): return 1. if len(upper[0]) else float('nan')   # where both have a tie, it is no loss
-    return float((signs[0] * signs[1]).mean())
+    a, b = (np.sign(np.subtract.outer(x, x))[upper] for x in map(np.asarray, (a, b)))
+    no_ties = np.sqrt((a != 0).sum() * (b != 0).sum())
+    return float((a * b).sum() / no_ties) if no_ties else float('nan')
 
 # %% ../nbs/13_export.ipynb #ex000021
 def agreement(
     wanted, # (N,) logits of torch
     found, # (N,) of the engine
     groups, # (N,) the number of each pair's query
-)->dict: # apart, largest, tau, first, lists
-    "How far the scores are apart, and what of the order in the lists of more than one document is kept."
+)->dict: # apart, largest, lists; tau and first, nan without lists
+    "How far the scores are apart, and what of the order in the lists that torch puts in one is kept."
     wanted, found, groups = (np.asarray(x) for x in (wanted, found, groups))
     lists = [np.flatnonzero(groups == g) for g in np.unique(groups)]
-    lists = [i for i in lists if len(i) > 1]
-    taus = [kendall_tau(wanted[i], found[i]) for i in lists]
+    lists = [i for i in lists if np.ptp(wanted[i]) > 0]
+    taus = [kendall_tau(wanted[i], found[i]) if np.ptp(found[i]) > 0 else 0. for i in lists]   # all alike: it is lost
     firsts = [wanted[i][found[i].argmax()] == wanted[i].max() for i in lists]
-    def mean(x): return float(np.mean(x)) if lists else 1.
+    def mean(x): return float(np.mean(x)) if lists else float('nan')
     apart, largest = float(np.abs(wanted - found).max()), float(np.abs(wanted).max())
     return dict(pairs=len(wanted), apart=apart, largest=largest, lists=len(lists), tau=mean(taus), first=mean(firsts))
 
@@ -170,11 +174,12 @@ class Lists(NamedTuple):
     ndcg: Callable # (N,) scores -> NDCG@10; nan where nothing is labelled
 
 def lists_for(
-    dataset:str=None, # Binary JSON lines or graded TSV; None: built-in ones
+    dataset:str=None, # A file that evaluation reads; None: built-in ones
+    **labels, # min_label and max_label of labelled data
 )->Lists:
     "The lists of a file, or our own."
     if dataset:
-        ds = load_lists(dataset)
+        ds = load_lists(dataset, **labels)
         return Lists([*ds.texts()], ds.pair_groups(), lambda scores: evaluate_scores(scores, ds)['ndcg@10'])
     pairs = [[q, d] for q in QUERIES for d in DOCS]
     return Lists(pairs, np.repeat(np.arange(len(QUERIES)), len(DOCS)), lambda scores: float('nan'))
@@ -190,6 +195,9 @@ def why_not(
     if not int8:
         far = kept['apart'] > APART * max(1, kept['largest'])
         return f"its scores are up to {kept['apart']:.1e} from torch's, expected {APART:.0e}" if far else ''
+    if not kept['lists']:
+        return ('no query has two documents that torch scores differently, so nothing says whether the order is kept: '
+                'give --dataset lists of several documents, or leave it out')
     if kept['tau'] < TAU: return f"Kendall's tau to float32 is {kept['tau']:.3f}, expected at least {TAU}"
     lost = kept['ndcg@10 of float32'] - kept['ndcg@10']
     return f'NDCG@10 is {lost:.3f} below that of float32, expected at most {LOST}' if lost > LOST else ''
@@ -205,6 +213,8 @@ class ExportConfig:
                                      'the like behind it).', None)
     dataset: str | None = setting('Pairs to compare on, binary JSON lines or graded TSV (default: 48 built-in ones).',
                                   None)
+    min_label: float = setting('Of lines with a number for each document: the lowest label.', 0.)
+    max_label: float = setting('Of the same: the highest label.', 1.)
     max_len: int = setting('Longest pair of the comparison in tokens.', 512, at_least=1)
     accept_loss: bool = setting('Write it although its scores are too far from those of torch.', False)
     trust_remote_code: bool = trust_setting()
@@ -259,8 +269,9 @@ def _fill(new, reranker, config, lists, wanted):
 # %% ../nbs/13_export.ipynb #ex000038
 def told(kept:dict)->str:
     "An agreement in a line."
-    parts = [f"{kept['pairs']:,} pairs: logits up to {kept['apart']:.1e} from torch's",
-             f"Kendall's tau {kept['tau']:.3f}", f"same first place {kept['first']:.1%}"]
+    parts = [f"{kept['pairs']:,} pairs: logits up to {kept['apart']:.1e} from torch's"]
+    order = [f"Kendall's tau {kept['tau']:.3f}", f"same first place {kept['first']:.1%}"]
+    parts += order if kept['lists'] else ['no list to compare the order in']
     if np.isfinite(kept['ndcg@10']): parts.append(f"NDCG@10 {kept['ndcg@10']:.4f} ({kept['ndcg@10 of float32']:.4f})")
     return ', '.join(parts)
 
@@ -275,7 +286,8 @@ def export_model(
 def run_export(config:ExportConfig)->str: # The folder
     "Write a reranker for an engine; `UserError` if its scores are not those of torch."
     check_installed(config)
-    out, lists = output_of(config), lists_for(config.dataset)
+    labels = dict(min_label=config.min_label, max_label=config.max_label)
+    out, lists = output_of(config), lists_for(config.dataset, **labels)
     load = dict(trust_remote_code=config.trust_remote_code, engine='torch')
     reranker = CrossEncoder.from_pretrained(config.model_name_or_path, **load)
     if reranker.new_head: raise UserError(f'{config.model_name_or_path}: its head is new and random: train it first')
