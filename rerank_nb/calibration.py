@@ -20,6 +20,13 @@ from .metrics import calibration, judged_once
 from .model import CrossEncoder, precision_for, precision_setting, scoring_layer, trust_setting
 
 # %% ../nbs/15_calibration.ipynb #cali0fit
+def _alike(logits, labels):
+    "What keeps anything from being fitted; '' if nothing does."
+    for name, v in (('labels', labels), ('scores', logits)):
+        if not len(v): return f'there are no {name}'
+        if v.min() == v.max(): return f'all {len(v)} {name} are alike ({v[0]:.4g})'
+    return ''
+
 def fit_calibration(
     logits, # (N,) scores
     labels, # (N,) targets in [0, 1]
@@ -28,9 +35,7 @@ def fit_calibration(
 )->tuple: # (temperature above 0, bias): sigmoid(logit / temperature + bias)
     "The temperature and bias that make a loss least; `UserError` where labels or scores are all alike."
     x, y = (torch.as_tensor(np.asarray(v), dtype=torch.float64) for v in (logits, labels))
-    for name, v in (('labels', y), ('scores', x)):
-        alike = f'calibration: all {len(v)} {name} are alike, so nothing can be fitted'
-        if not len(v) or v.min() == v.max(): raise UserError(alike)
+    if why := _alike(x, y): raise UserError(f'calibration: {why}, so nothing can be fitted')
     centre, spread = x.mean(), x.std()
     z, at = (x - centre) / spread, torch.zeros(2, dtype=torch.float64, requires_grad=True)   # log of the scale, bias
     optimizer = torch.optim.LBFGS([at], max_iter=200, line_search_fn='strong_wolfe', tolerance_grad=1e-9)
@@ -141,9 +146,12 @@ def cross_fitted(
 )->np.ndarray: # (N,) probabilities
     "Calibrated probabilities of each half of the queries, by what the other half was fitted to."
     x, y = np.asarray(logits, np.float64), np.asarray(labels)
-    _, q = np.unique(groups, return_inverse=True)
-    out = np.zeros(len(x))
+    queries, q = np.unique(groups, return_inverse=True)
+    out, judged = np.zeros(len(x)), 'each half of the queries is judged by what the other half was fitted to'
+    if len(queries) < 2: raise UserError(f'calibration: found one query, and {judged}: give more queries')
     for half in (q % 2 == 0, q % 2 == 1):
+        if why := _alike(x[~half], y[~half]):
+            raise UserError(f'calibration: {judged}, and in one half {why}: give more queries')
         t, b = fit_calibration(x[~half], y[~half], loss, bias)
         out[half] = 1 / (1 + np.exp(-(x[half] / t + b)))
     return out
@@ -165,6 +173,10 @@ class CalibrationConfig:
     mixed_precision: str | None = precision_setting()
     trust_remote_code: bool = trust_setting()
 
+    def __post_init__(self):
+        if not 0 <= self.precision <= 1:
+            raise UserError(f'--precision: found {self.precision:g}, expected a share from 0 to 1, such as 0.9')
+
 LOSS_OF = dict(   # what is made least, by the format of the data
     binary='classification', graded='regression', labelled='regression')
 
@@ -177,10 +189,11 @@ class Measured(NamedTuple):
     groups: np.ndarray # (N,) which query a pair belongs to
 
 def measure(reranker, ds, **kwargs)->Measured: # kwargs of `compute_score`
-    "Score the pairs of a file, a document of a query once."
+    "Score the pairs of a file, a document of a query once, with the best of its labels."
     scores = reranker.compute_score(ds.texts(), **kwargs).numpy()
-    keep, gains = judged_once(ds.gains(), ds.pair_groups(), ds.doc_ids())
-    return Measured(scores[keep], ds.labels()[keep], gains > 0, ds.pair_groups()[keep])
+    def once(values): return judged_once(values, ds.pair_groups(), ds.doc_ids())
+    (keep, labels), (_, gains) = once(ds.labels()), once(ds.gains())   # the best of its places, in both
+    return Measured(scores[keep], labels, gains > 0, ds.pair_groups()[keep])
 
 def calibrate(
     reranker:CrossEncoder, # Changed in place
