@@ -38,8 +38,10 @@ def document_on(
     try: row = json.loads(line)
     except (ValueError, RecursionError) as e: raise LineError('line', f'no JSON ({e})', '{"text": "..."}') from None
     if not isinstance(row, dict) or 'text' not in row: raise LineError('text', 'no such key', 'a text')
+    title = valid_text('title', row['title']) if row.get('title') else ''
+    if title and row['text'] in (None, ''): return title   # as in BEIR
     text = valid_text('text', row['text'])
-    return f"{valid_text('title', row['title'])}\n{text}" if row.get('title') else text
+    return f'{title}\n{text}' if title else text
 
 # %% ../nbs/08_mining.ipynb #036db247
 def in_quotes(
@@ -497,6 +499,8 @@ class MiningConfig:
     chinese: str = setting('Terms of Chinese for BM25.', 'bigrams', choices=['bigrams', 'jieba'])
     lines_a_part: int = setting('Lines written at once.', 256, at_least=1)
     max_len: int = setting('Longest pair in tokens, for the reranker.', 512, at_least=1)
+    min_label: float = setting('Of lines with a number for each document: the lowest label; those above are "pos".', 0.)
+    max_label: float = setting('Of the same: the highest label.', 1.)
     mixed_precision: str | None = precision_setting()
     trust_remote_code: bool = trust_setting()
 
@@ -511,7 +515,9 @@ class Miner:
         device, # Where a reranker runs
     ):
         expected = 'Mining takes JSON lines, each a query with its "pos"'
-        self.config, self.ds = config, open_pairs(config.dataset, data_format='binary', format=expected)
+        kind = 'labelled' if guess_format(config.dataset) == 'labelled' else 'binary'
+        labels = dict(min_label=config.min_label, max_label=config.max_label)
+        self.config, self.ds = config, open_pairs(config.dataset, data_format=kind, format=expected, **labels)
         self.texts, self.right = Corpus(config.corpus), Positives(self.ds)
         self.warnings = self.ds.warnings + self.texts.warnings
         self.precision = precision_for(device, config.mixed_precision)
@@ -568,6 +574,7 @@ def made_from(self:Miner)->dict:
     models = dict(embedding_model=mark(c.embedding_model), reranker=mark(c.reranker), mixed_precision=self.precision)
     names = dict(corpus=c.corpus, dataset=c.dataset)
     files = {k: file_mark(content_path(p)) | dict(name=str(p)) for k, p in names.items()}
+    if self.ds.data_format == 'labelled': files['labels'] = [*self.ds.span]
     return files | models | {k: getattr(c, k) for k in keys.split()}
 
 @patch
