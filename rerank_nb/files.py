@@ -355,6 +355,7 @@ def parse_flags(
         near = difflib.get_close_matches(flag, known, 1, .75)
         meant = f', did you mean {near[0]}?' if near else '.'
         raise UserError(f'{flag}: no such flag{meant} --help lists them all')
+    parser.error = lambda why: parser.exit(2, f'{parser.prog}: error: {why}\n')   # in a line, without the usage
     given, rest = parser.parse_known_args(args)
     if not rest: return given
     raise UserError(f'{rest[0]!r}: stands behind no flag that takes it: write --flag value. --help lists the flags')
