@@ -246,11 +246,15 @@ _HUB_ERRORS = (OSError, HTTPError, ValueError)
 def _why(error): return ' '.join(str(error).split())[:300]
 
 def _who():
-    "Whose token it is; `UserError` if there is none, or the hub does not take it."
+    "Whose token it is; `UserError` if there is none, the hub does not take it, or is not reached."
     if not get_token():
         raise UserError('--push_to_hub: found no token, expected one that may write: hf auth login, or HF_TOKEN')
     try: return HfApi().whoami()
-    except _HUB_ERRORS as e: raise UserError(f'--push_to_hub: the hub does not take the token: {_why(e)}') from None
+    except _HUB_ERRORS as e:
+        status = getattr(getattr(e, 'response', None), 'status_code', None)
+        refused = status in (401, 403) or isinstance(e, ValueError)
+        what = 'does not take the token' if refused else f'answers {status}' if status else 'is not reached'
+        raise UserError(f'--push_to_hub: the hub {what}: {_why(e)}') from None
 
 def check_push(
     repo:str, # owner/name

@@ -192,6 +192,14 @@ def test_what_the_hub_would_refuse_is_said_before_training(what, still, tmp_path
     assert '/api/whoami-v2' in to_hub.asked and not [p for p in to_hub.asked if 'repos' in p or 'models' in p]
 
 
+def test_a_hub_that_is_not_reached_is_not_a_token_that_is_refused(to_hub, monkeypatch):
+    from huggingface_hub import constants
+    from rerank_nb.card import check_push
+    from rerank_nb.files import UserError
+    monkeypatch.setattr(constants, 'ENDPOINT', 'http://127.0.0.1:9')
+    with pytest.raises(UserError, match='the hub is not reached: .*refused'): check_push('ann/m')
+
+
 def test_a_model_that_cannot_be_sent_is_kept_with_the_command_that_sends_it(still, tmp_path, to_hub, alone):
     from rerank_nb.files import UserError
     to_hub.broken.append('/api/repos/create')
