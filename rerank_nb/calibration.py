@@ -63,6 +63,8 @@ def fold(
     was = dict(temperature=1., bias=0.) | known.get('calibrated', {})
     both = dict(temperature=was['temperature'] * temperature, bias=was['bias'] / temperature + bias)
     reranker.model.config.rerank_nb = known | dict(calibrated=both)
+    reranker.note(f'Calibrated: a temperature of {temperature:.4g} and a bias of {bias:+.4g} were folded into the '
+                  f'weights. The order is what it was, the level of the scores is not.')
 
 # %% ../nbs/15_calibration.ipynb #cali0plt
 def plot_before_after(

@@ -20,7 +20,7 @@ from torch import nn
 from .data import Pair, pad, pair_template
 from .evaluation import evaluate_scores, load_lists
 from .files import UserError, atomic_folder, run_with_settings, setting
-from .model import SAVED_FILES, CrossEncoder, files_in, not_ours, trust_setting
+from .model import SAVED_FILES, CrossEncoder, files_in, not_ours, read_own_card, trust_setting
 from .runtimes import RUNTIMES, has_weights, installed
 
 # %% ../nbs/13_export.ipynb #ex000006
@@ -253,9 +253,18 @@ def compare_scores(
     ndcg = {k: float(lists.ndcg(s)) for k, s in {'ndcg@10': found, 'ndcg@10 of float32': wanted}.items()}
     return agreement(wanted, found, lists.groups) | ndcg
 
-def _fill(new, reranker, config, lists, wanted):
-    "Write a folder and compare it; returns the agreement."
+def _note(reranker, config):
+    "What the card says of an export."
+    engine, start = RUNTIMES[config.to], Path(config.model_name_or_path).name
+    bits = ', with weights of 8 bits' * config.int8
+    reranker.note(f'Exported for {engine.title}{bits}: {engine.file} in place of the weights of {start}. '
+                  f"rerank_nb's CrossEncoder loads it; code that loads weights wants {start}.")
+
+def _fill(new, reranker, config, lists, wanted, card=None):
+    "Write a folder and compare it; returns the agreement. `card`: a person's, which stays."
+    _note(reranker, config)
     reranker.save_pretrained(new)
+    if card is not None: (new/'README.md').write_bytes(card.encode(errors='surrogateescape'))
     for p in [*new.glob('*.safetensors*')]: p.unlink()
     write_graph(reranker, config.to, new, config.int8)
     kept = compare_scores(new, config.to, lists, wanted, min(config.max_len, reranker.max_len))
@@ -293,7 +302,7 @@ def run_export(config:ExportConfig)->str: # The folder
     if reranker.new_head: raise UserError(f'{config.model_name_or_path}: its head is new and random: train it first')
     wanted = reranker.compute_score(lists.pairs, max_len=min(config.max_len, reranker.max_len))
     with atomic_folder(out) as new:
-        kept = _fill(new, reranker, config, lists, wanted)
+        kept = _fill(new, reranker, config, lists, wanted, read_own_card(out))
         why = '' if config.accept_loss else why_not(kept, config.int8)
         if why: raise UserError(f'{out}: not written, since {why} ({told(kept)}). --accept_loss writes it all the same')
     print(f'{out}: {told(kept)}')

@@ -8,9 +8,9 @@ __all__ = ['FAMILIES', 'POOLS', 'HALF', 'POOLINGS', 'LAYERS', 'WITHOUT_WEIGHTS',
            'HARD_TEXTS', 'CUT', 'CONTRACT', 'SIGMOID', 'Family', 'family', 'pool_of', 'why_padded', 'can_pack',
            'position_start', 'head_modules', 'settle_padding', 'CrossEncoder', 'sees', 'packed_sdpa', 'packed_varlen',
            'packed_attention', 'dropout', 'Dropout', 'use_dropout', 'Module', 'LayeredHead', 'LayeredClassifier',
-           'Start', 'check_tokenizer', 'apply_templates', 'read_vocabularies', 'token_batches', 'evaluating',
-           'precision_for', 'precision_setting', 'trust_setting', 'files_in', 'not_ours', 'encodings', 'settle_class',
-           'sign', 'read_own_card', 'spread_layers', 'scoring_layer', 'average_models']
+           'Start', 'check_tokenizer', 'apply_templates', 'read_vocabularies', 'read_card', 'token_batches',
+           'evaluating', 'precision_for', 'precision_setting', 'trust_setting', 'files_in', 'not_ours', 'encodings',
+           'settle_class', 'sign', 'read_own_card', 'spread_layers', 'scoring_layer', 'average_models']
 
 # %% ../nbs/03_model.ipynb #b5d3b726
 import inspect, json, os, re, tempfile, threading, warnings, zlib
@@ -567,9 +567,23 @@ def _reason(name, error):
             f'or the name of one on the hub. The loader says: {text[:300]}')
 
 # %% ../nbs/03_model.ipynb #b1d7f83c
+def _check_records(name, config):
+    "`UserError` if what a configuration says of its scores is no record."
+    def check(key, value, expected, fits=isinstance):
+        if value and not fits(value, dict):
+            raise UserError(f'{name}/config.json: {key}: found {value!r:.60}, expected {expected}; or leave it out')
+    ours, theirs = (getattr(config, key, None) for key in ('rerank_nb', 'sentence_transformers'))
+    check('rerank_nb', ours, 'an object such as {"score": "logit"}')
+    check('sentence_transformers', theirs, 'an object with "activation_fn"')
+    number = lambda v: isinstance(v, (int, float))
+    whole = lambda v, kind: isinstance(v, kind) and all(number(v.get(k, 1)) for k in ('temperature', 'bias'))
+    two = 'an object of two numbers, temperature and bias'
+    check('rerank_nb.calibrated', (ours or {}).get('calibrated'), two, whole)
+
 def _one_label(name, **kw):
     "The configuration of a checkpoint, for one label, or for two that become one; `UserError` if its head has more."
     config = AutoConfig.from_pretrained(name, **kw)
+    _check_records(name, config)
     has_head = any(a.endswith('ForSequenceClassification') for a in config.architectures or [])
     if has_head and config.num_labels > 2:
         raise UserError(f'{name}: the checkpoint has a classification head for {config.num_labels} labels, a reranker '
@@ -988,6 +1002,14 @@ def read_vocabularies(
     paths = {file: cached_file(name, file, **here) for file in VOCABULARIES}
     return {file: Path(path).read_bytes() for file, path in paths.items() if path}
 
+# %% ../nbs/03_model.ipynb #savecrd7
+def read_card(
+    folder, # Of a model, or a name on the hub, of whose card nothing is known here
+)->dict: # README.md -> its bytes; {} if there is none
+    "The card of a start, as it is."
+    path = Path(folder)/'README.md'
+    return {path.name: path.read_bytes()} if path.is_file() else {}
+
 # %% ../nbs/03_model.ipynb #7d6618d0
 @patch(wrap=classmethod)
 def from_pretrained(cls:CrossEncoder,
@@ -1017,7 +1039,7 @@ def from_pretrained(cls:CrossEncoder,
     check_tokenizer(name, model, tokenizer)
     new_head = _has_new_head(name, model, *keys)
     reranker = cls(model, tokenizer, new_head, loss_type, mixed_precision)
-    reranker.carried = read_vocabularies(name)
+    reranker.carried = read_vocabularies(name) | read_card(name)
     return reranker.to_device(cuda_device)
 
 # %% ../nbs/03_model.ipynb #a928b1d7
@@ -1350,6 +1372,39 @@ def read_own_card(
     ours = signed and _sum_of(signed[1]) == signed[2] or text.rstrip().endswith(_OF_BASE)
     return None if ours else text
 
+# %% ../nbs/03_model.ipynb #savecrd4
+_HEAD = re.compile(r'\A---\n.*?\n---\n', re.S)
+_SHORT = """---
+library_name: transformers
+pipeline_tag: text-ranking
+tags: [reranker, cross-encoder]
+---
+# {name}
+
+A reranker: a query and a document in, a logit of how well the one answers the other out. What is known of its score
+stands in `config.json`, under `rerank_nb`.
+"""
+
+def _under_title(card, text):
+    "A card with a paragraph behind its title; without a title, behind the YAML."
+    head = _HEAD.match(card)
+    at = head.end() if head else 0
+    title = re.compile(r'\s*# .*\n').match(card, at)
+    at = title.end() if title else at
+    return f'{card[:at]}\n{text}\n\n{card[at:].lstrip()}'
+
+@patch
+def note(self:CrossEncoder,
+    text:str, # A sentence or two
+):
+    "Have the card of the next saved folders say what was done to the model since its card was written."
+    def card(folder):
+        was = self.carried.get('README.md')
+        was = was.decode(errors='replace').replace('\r\n', '\n') if was else _SHORT.format(name=Path(folder).name)
+        signed = _SIGNED.fullmatch(was)
+        return _under_title(signed[1] if signed else was, f'> **{text}**')
+    self.card = card
+
 # %% ../nbs/03_model.ipynb #f5750b1c
 def _texts_beside(reranker, folder):
     "Files beside model and tokenizer, by name: the start's vocabularies, and a card. A person's README.md stays."
@@ -1433,6 +1488,7 @@ def keep_layers(self:CrossEncoder,
     owner, name, layers = _layer_list(self.model)
     setattr(owner, name, nn.ModuleList(layers[i] for i in keep))
     if getattr(config, 'layer_types', None): config.layer_types = [config.layer_types[i] for i in keep]
+    if n < len(layers): self.note(f'Only {n} of {len(layers)} layers are kept; figures below are of all of them.')
     config.num_hidden_layers = n
     return self
 
@@ -1476,4 +1532,5 @@ def average_models(
             raise UserError(f'{folder}: its weights have other names or shapes than those of {folders[0]}')
         for k, w in other.items(): total[k] += share * w.double()
     mean.load_state_dict({k: w.to(weights[k].dtype) for k, w in total.items()})
+    mean.note(f'The weights are the mean of those of {len(folders)} models; figures below are of one of them.')
     return mean.save_pretrained(output_dir)

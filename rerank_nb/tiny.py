@@ -6,7 +6,8 @@
 __all__ = ['TEXT', 'tiny_tokenizer', 'tiny_model']
 
 # %% ../nbs/10_tiny.ipynb #bb3d8bc3
-import re
+import re, shutil
+from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel, AutoModelForSequenceClassification, CONFIG_MAPPING, PreTrainedTokenizerFast
 import torch
@@ -63,6 +64,13 @@ def tiny_tokenizer(
     return PreTrainedTokenizerFast(tokenizer_object=tk, model_max_length=max_len, **names)
 
 # %% ../nbs/10_tiny.ipynb #0a032742
+def _settle(folder):
+    "Weights with the rights of other files, safetensors writes 0600; a class that transformers 4 knows, too."
+    shutil.copymode(folder/'config.json', folder/'model.safetensors')
+    path = folder/'tokenizer_config.json'
+    known = path.read_text(encoding='utf-8').replace('"TokenizersBackend"', '"PreTrainedTokenizerFast"')
+    path.write_text(known, encoding='utf-8')
+
 def tiny_model(
     folder, # Folder to write: config.json, model.safetensors, tokenizer files
     kind:str='bert', # A `model_type` of transformers: bert, roberta, xlm-roberta, electra, ...
@@ -83,4 +91,5 @@ def tiny_model(
         model = (AutoModelForSequenceClassification if head else AutoModel).from_config(CONFIG_MAPPING[kind](**small))
     model.save_pretrained(folder)
     tok.save_pretrained(folder)
+    _settle(Path(folder))
     return str(folder)
