@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FOLDERS', 'GRADED', 'TARGETS', 'lines_of', 'joined', 'settled', 'Texts', 'judged_lines', 'triple_lines', 'Named',
-           'Folder', 'write_folder', 'count_lost', 'ConvertConfig', 'source', 'convert', 'outcome', 'main']
+           'Folder', 'write_folder', 'numbered', 'Fit', 'fitted', 'Told', 'ConvertConfig', 'judgements_of', 'source',
+           'convert', 'main']
 
 # %% ../nbs/14_convert.ipynb #c14imp01
 import json, re, sys
@@ -15,10 +16,10 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 import numpy as np
 from .files import UserError, atomic_file, atomic_folder, patch, run_with_settings, setting, try_output
-from .formats import ANY, DataError, LAYOUTS, Layout, Line, LineError, NUMBERS, as_line_of
-from .formats import formats_table, sorted_by, titled, valid_text
-from .data import Problems, SPAN, check_stranger, checked_span, decode_line, guess_format, parse_graded
-from .data import parse_lists, plain_file, read_label2id, read_lines, spreadsheet_quotes
+from .formats import ANY, DataError, Kinds, LAYOUTS, Layout, Line, LineError, OURS, as_found, as_line_of
+from .formats import finite, formats_table, sorted_by, titled, valid_text
+from .data import Problems, SPAN, check_labels, check_stranger, checked_span, decode_line, guess_format
+from .data import parse_graded, parse_lists, plain_file, read_label2id, read_lines, spreadsheet_quotes
 
 # %% ../nbs/14_convert.ipynb #c14line1
 def _grade_numbers(label2id):
@@ -35,15 +36,20 @@ def _graded(path, label2id, problems):
         if no == 1 and text.lower() == 'query\tdoc\tlabel': continue
         try: ex = parse_graded(text, numbers, unquote)
         except LineError as e: problems(plain, no, e)
-        else: yield True, Line(ex.query, ex.docs, [bool(ex.n_pos)], dict(labels=[_whole(t) for t in ex.targets]), {})
+        else:
+            line = as_line_of(ex)
+            yield True, line._replace(beside=dict(labels=[_whole(t) for t in ex.targets]) | line.beside, line=no)
 
 def _listed(path, span, problems):
     "(is it one document?, Line) of each line of JSON."
-    plain = plain_file(path)
+    plain, kinds = plain_file(path), Kinds()
     for _, no, text in read_lines(path, problems):
-        try: ex = parse_lists(text, span)
+        try:
+            ex = parse_lists(text, span)
+            check_labels(ex, span)
+            kinds(ex)
         except LineError as e: problems(plain, no, e)
-        else: yield bool(ex.layout) and LAYOUTS[ex.layout].single, as_line_of(ex)
+        else: yield bool(ex.layout) and LAYOUTS[ex.layout].single, as_line_of(ex)._replace(line=no)
 
 def lines_of(
     path, # A data file
@@ -68,7 +74,7 @@ def _join(lines, lost):
     extra = {k: first.extra[k] for k in keys if all(k in l.extra and l.extra[k] == first.extra.get(k) for l in lines)}
     for k in keys.keys() - extra.keys(): lost[k] += sum(k in l.extra for l in lines)
     relevant = None if any(l.relevant is None for l in lines) else [r for l in lines for r in l.relevant]
-    return Line(first.query, [d for l in lines for d in l.docs], relevant, beside, extra)
+    return Line(first.query, [d for l in lines for d in l.docs], relevant, beside, extra, first.line)
 
 def joined(
     lines, # Of (has its line one document?, Line)
@@ -87,10 +93,11 @@ def joined(
 def settled(
     line:Line, # As it was read
     span=SPAN, # Lowest and highest label
+    binary=True, # Does a label of the file say relevant or not, and no more?
 )->Line:
     "The line with its documents sorted, and without labels that say no more than that."
     line = sorted_by(line, *span)
-    if line.beside.get('labels') != [int(r) for r in line.relevant]: return line
+    if not binary or line.beside.get('labels') != [int(r) for r in line.relevant]: return line
     return line._replace(beside={k: v for k, v in line.beside.items() if k != 'labels'})
 
 # %% ../nbs/14_convert.ipynb #c14text2
@@ -148,9 +155,9 @@ def _qrels_on(line):
     if [c.strip().lower() for c in cols] == ['query-id', 'corpus-id', 'score']: return None
     expected = '4 as in TREC qrels (query, 0, document, label), or 3 as in BEIR'
     if len(cols) not in (3, 4): raise LineError('columns', len(cols), expected)
-    try: label = float(cols[-1])
+    try: label = finite('label', float(cols[-1]))
     except ValueError: raise LineError('label', repr(cols[-1]), 'a number') from None
-    return cols[0].strip(), cols[-2].strip(), int(label) if label == int(label) else label
+    return cols[0].strip(), cols[-2].strip(), _whole(label)
 
 def _judged(path, problems):
     "Query -> [(line number, document, label)]."
@@ -175,7 +182,7 @@ def judged_lines(
     "A line a query."
     plain = plain_file(path)
     for query, judgements in _judged(path, problems).items():
-        docs, labels, ids = [], [], []
+        docs, labels, ids, first = [], [], [], judgements[0][0]
         try:
             for no, doc, label in judgements:
                 text = _looked_up(queries, 'query', query)
@@ -183,7 +190,7 @@ def judged_lines(
                 labels.append(label)
                 ids.append(doc)
         except LineError as e: problems(plain, no, e)
-        else: yield False, Line(text, docs, None, dict(labels=labels, ids=ids), dict(query_id=query))
+        else: yield False, Line(text, docs, None, dict(labels=labels, ids=ids), dict(query_id=query), first)
 
 # %% ../nbs/14_convert.ipynb #c14trip1
 def triple_lines(
@@ -221,27 +228,50 @@ class Named:
     def __init__(self,
         letter:str, # In front of a number
     ):
-        self.letter, self.known, self.made = letter, {}, {}
+        self.letter, self.known, self.made = letter, {}, {}   # id -> hash of its text, and back
 
     def __call__(self, text, own=None): # -> (id, is it new?)
-        key = str(own) if own not in (None, '') else self.made.setdefault(hash(text), f'{self.letter}{len(self.made)}')
+        key = str(own) if own not in (None, '') else self.made.setdefault(hash(text), self._free())
         new = key not in self.known
         if self.known.setdefault(key, hash(text)) == hash(text): return key, new
-        raise DataError(f'the id {key} stands beside two texts: {text[:60]!r} and another')
+        made = ', to which it was given for want of an id: give all documents ids, or none'
+        other = made if self.made.get(self.known[key]) == key else ''
+        raise DataError(f'the id {key} stands beside two texts: {text[:60]!r} and another{other}')
+
+    def _free(self):
+        "The next number that is no text's id."
+        n = len(self.made)
+        while f'{self.letter}{n}' in self.known: n += 1
+        return f'{self.letter}{n}'
 
 def _line_ids(line, of_query, of_doc):
     "((id, is it new?) of the query, the same of each document)."
     ids = line.beside.get('ids') or [None]*len(line.docs)
-    return of_query(line.query, line.extra.get('query_id')), [of_doc(d, i) for d, i in zip(line.docs, ids)]
+    own_first = sorted(range(len(ids)), key=lambda i: ids[i] in (None, ''))   # no number is made that one of them has
+    of_docs = {i: of_doc(line.docs[i], ids[i]) for i in own_first}
+    return of_query(line.query, line.extra.get('query_id')), [of_docs[i] for i in range(len(ids))]
 
 def _in_one_line(text): return ' '.join(text.split()) if re.search(r'[\t\r\n]', text) else text
 
-def _put(file, row): file.write((row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + '\n')
+def _as_json(row):
+    "JSON in UTF-8; half of a surrogate pair, which UTF-8 has not, stays an escape."
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    try: text.encode()
+    except UnicodeEncodeError: return json.dumps(row, allow_nan=False)
+    return text
+
+def _put(file, row): file.write((row if isinstance(row, str) else _as_json(row)) + '\n')
 
 # %% ../nbs/14_convert.ipynb #c14fold5
-def _labels(line): return line.beside.get('labels') or [int(r) for r in line.relevant]
+def _exactly(v): return json.dumps(_whole(v))
 
-def _beir_row(key, text): return dict(_id=key, title='', text=text)
+def _beir_row(key, text, title):
+    return dict(_id=key, title=title, text=text.removeprefix(f'{title}\n') if title else text)
+
+def _titles(line):
+    "Of each document the title that its text begins with, or ''."
+    titles = line.beside.get('titles', [None]*len(line.docs))
+    return [t if isinstance(t, str) and t and d.startswith(f'{t}\n') else '' for d, t in zip(line.docs, titles)]
 
 def _triples(query, docs, line):
     "Each relevant document with each irrelevant one."
@@ -253,22 +283,22 @@ class Folder(NamedTuple):
     queries: str # File of the queries' texts
     docs: str # Of the documents'
     judgements: str # Of what is said of them
-    text: Callable # From an id and a text to a line
+    text: Callable # From an id, a text and the title it begins with to a line
     judged: Callable # From the query's id, the documents' ids and a `Line` to lines
     head: str = '' # First line of the judgements
 
 FOLDERS = dict(
     beir=Folder('queries.jsonl', 'corpus.jsonl', 'qrels/{split}.tsv', _beir_row,
-                lambda q, docs, line: [f'{q}\t{d}\t{v:g}' for d, v in zip(docs, _labels(line))],
+                lambda q, docs, line: [f'{q}\t{d}\t{_exactly(v)}' for d, v in zip(docs, line.beside['labels'])],
                 'query-id\tcorpus-id\tscore'),
     trec=Folder('queries.jsonl', 'corpus.jsonl', 'qrels.txt', _beir_row,
-                lambda q, docs, line: [f'{q} 0 {d} {v:g}' for d, v in zip(docs, _labels(line))]),
+                lambda q, docs, line: [f'{q} 0 {d} {_exactly(v)}' for d, v in zip(docs, line.beside['labels'])]),
     msmarco=Folder('queries.tsv', 'collection.tsv', 'triples.tsv',
-                   lambda key, text: f'{key}\t{_in_one_line(text)}', _triples))
+                   lambda key, text, _: f'{key}\t{_in_one_line(text)}', _triples))
 
 # %% ../nbs/14_convert.ipynb #c14fold6
 def write_folder(
-    lines, # Of `Line` with `relevant`
+    lines, # Of `Line` with `relevant`, and with labels where they are judged, see `fitted`
     how:Folder, # Of `FOLDERS`
     out, # A folder that is there
     split:str='train', # Name of the judgements, for BEIR
@@ -282,9 +312,9 @@ def write_folder(
         if how.head: _put(judgements, how.head)
         for line in lines:
             (query, new), ids = _line_ids(line, of_query, of_doc)
-            if new: _put(queries, how.text(query, line.query))
-            for (key, new), text in zip(ids, line.docs):
-                if new: _put(docs, how.text(key, text))
+            if new: _put(queries, how.text(query, line.query, ''))
+            for (key, new), text, title in zip(ids, line.docs, _titles(line)):
+                if new: _put(docs, how.text(key, text, title))
             rows = how.judged(query, [key for key, _ in ids], line)
             for row in rows: _put(judgements, row)
             n += len(rows)
@@ -292,45 +322,205 @@ def write_folder(
 
 # %% ../nbs/14_convert.ipynb #c14targ1
 def _write_graded(line):
-    labels = line.numbers() or [int(r) for r in line.relevant]
-    return ['\t'.join([_in_one_line(line.query), _in_one_line(d), f'{v:g}']) for d, v in zip(line.docs, labels)]
+    grades = [_exactly(v) for v in line.beside['labels']]
+    return ['\t'.join([_in_one_line(line.query), _in_one_line(d), g]) for d, g in zip(line.docs, grades)]
 
-def _several(whose, line, **facts): return Layout(whose, line, None, None, None, extra=False, **facts)
+def _ids_without(what, pattern):
+    "No rows: texts and judgements are files of a folder. But an id must not tear its line."
+    def write(line):
+        for key in (line.extra.get('query_id'), *line.beside.get('ids', [])):
+            if re.search(pattern, '' if key is None else str(key)):
+                raise LineError('id', repr(key), f'an id without {what}, which separates columns')
+        return []
+    return write
+
+def _several(whose, line, torn_by, **facts):
+    return Layout(whose, line, None, None, _ids_without(*torn_by), extra=False, **facts)
+
+_TAB, _GAP = ('tabs, line ends and spaces around it', r'[\t\r\n]|\A\s|\s\Z'), ('white space', r'\s')
 
 GRADED = Layout('rerank_nb, graded', 'query<TAB>doc<TAB>label', None, None, _write_graded, keeps=('labels',),
-                extra=False, numbers=True, single=True, flat=True)
+                extra=False, number=('labels',), single=True, flat=True)
+_JUDGED = dict(keeps=('labels', 'ids', 'titles'), number=('labels',))
 TARGETS = LAYOUTS | dict(
     graded=GRADED,
-    beir=_several('BEIR', 'a folder: corpus.jsonl, queries.jsonl, qrels/train.tsv', keeps=('labels', 'ids')),
-    trec=_several('TREC', 'a folder: corpus.jsonl, queries.jsonl, qrels.txt', keeps=('labels', 'ids')),
-    msmarco=_several('MS MARCO, triples by id', 'a folder: collection.tsv, queries.tsv, triples.tsv', keeps=('ids',),
-                     needs=('relevant', 'irrelevant'), flat=True))
+    beir=_several('BEIR', 'a folder: corpus.jsonl, queries.jsonl, qrels/train.tsv', _TAB, **_JUDGED),
+    trec=_several('TREC', 'a folder: corpus.jsonl, queries.jsonl, qrels.txt', _GAP, **_JUDGED),
+    msmarco=_several('MS MARCO, triples by id', 'a folder: collection.tsv, queries.tsv, triples.tsv', _GAP,
+                     keeps=('ids',), needs=('relevant', 'irrelevant'), flat=True))
 
 # %% ../nbs/14_convert.ipynb #c14lost2
-def _kept(line, target):
-    "Names beside the documents of a line that a format writes."
-    if ANY in target.keeps: return set(line.beside)
-    kept = {*target.keeps} | {'titles'}   # a title stands in its text
-    other_number = target.numbers and not kept & {*line.beside} & {*NUMBERS}   # it stands in the place of the one
-    return kept | {*NUMBERS} if other_number else kept
+def _number(line, target):
+    "Name of the number of which a format has one a document; '' if it has none, or if nothing is known."
+    for name in target.number:
+        values = line.beside.get(name, [])
+        if all(v is None for v in values): continue
+        for doc, v in zip(line.docs, values):
+            try: finite(name, v)
+            except LineError:
+                found, others = f'{as_found(v)} beside the document {doc[:40]!r}', f'pos_{name} and neg_{name}'
+                way_out = f'a number beside every document, or none ({others} can be removed)'
+                raise LineError(name, found, way_out) from None
+        return name
+    return ''
 
+def _grade(v, span):
+    "A label as a grade: of labels that only say relevant or not, 3 and 0."
+    if span == SPAN and v in SPAN: return 3*int(v)
+    if v == int(v) and span[0] <= v <= span[1]: return int(v)
+    expected = f'a grade: a whole number from {span[0]:g} to {span[1]:g}, which --min_label and --max_label say'
+    raise LineError('label', f'a number {v:g}', expected)
+
+def numbered(
+    line:Line, # With `relevant`
+    target:Layout, # Of `TARGETS`
+    span=SPAN, # Lowest and highest label
+)->tuple: # (the line, name of the number, was it made?)
+    "The line with the number that a format needs; `LineError` if only some documents have one."
+    if not target.number: return line, '', False
+    name = _number(line, target)
+    if name: return line, name, False
+    low, high = map(_whole, span)
+    others = {k: v for k, v in line.beside.items() if k not in target.number}
+    return line._replace(beside=dict(labels=[high if r else low for r in line.relevant]) | others), 'labels', True
+
+# %% ../nbs/14_convert.ipynb #c14fit02
+def _read_back(texts, target, span):
+    "What rows say; `LineError` if it is not for this format to say."
+    found = [parse_lists(text, span) for text in texts]
+    for ex in found:
+        layout = LAYOUTS[ex.layout or OURS]
+        ours = layout.native and target.native
+        if layout is not target and not ours: raise LineError('line', layout.whose, target.whose)
+    return [as_line_of(ex) for ex in found]
+
+def _pairs_of(lines, number, drops):
+    "Of each document its query, and its number or side."
+    def said(line): return line.beside.get(number) or line.numbers() if number else line.relevant
+    return {(l.query, d, v) for l in lines for d, v in zip(l.docs, said(l)) if v or not drops}
+
+def _rows(line, target, number, span):
+    "(rows of JSON, what they are read as); the latter is empty where it is something else."
+    texts = [_as_json(row) for row in target.write(line)]
+    try: back = _read_back(texts, target, span)
+    except LineError: return texts, []
+    same = _pairs_of(back, number, False) == _pairs_of([line], number, target.drops)
+    return texts, back if same else []
+
+def _cut(line, target, number, span):
+    "The line without what stands in the way of its pairs."
+    small = line._replace(beside={k: v for k, v in line.beside.items() if k == number}, extra={})
+    for field in ('beside', 'extra'):
+        for k, v in getattr(line, field).items():
+            more = small._replace(**{field: getattr(small, field) | {k: v}})
+            if _rows(more, target, number, span)[1]: small = more
+    return small
+
+# %% ../nbs/14_convert.ipynb #c14fit03
+def _values(lines, name):
+    "Of each document what stands beside it, but for titles that its text begins with."
+    found = [(d, v) for l in lines for d, v in zip(l.docs, l.beside.get(name) or [l.extra.get(name)]*len(l.docs))]
+    kept = [(d, v) for d, v in found if not (name == 'titles' and isinstance(v, str) and d.startswith(f'{v}\n'))]
+    return {(d, json.dumps(v)) for d, v in kept if v not in (None, '')}
+
+def _absent(line, back):
+    "Names of what stood in a line and is not in what its rows are read as."
+    beside = [k for k in line.beside if not _values([line._replace(extra={})], k) <= _values(back, k)]
+    nothing = object()
+    return beside + [k for k, v in line.extra.items() if any(b.extra.get(k, nothing) != v for b in back)]
+
+def _without_place(line, target):
+    "The same for a format whose lines are no JSON."
+    beside = {k: v for k, v in line.beside.items() if k == 'titles' or k not in target.keeps}
+    extra = {k: v for k, v in line.extra.items() if not (k == 'query_id' and 'ids' in target.keeps)}
+    return _absent(line._replace(beside=beside, extra=extra), [Line(line.query, line.docs, None, {}, {})])
+
+def _turned(line, number, span):
+    "(documents that a number makes relevant, those it makes irrelevant)"
+    if not number: return 0, 0
+    after = sorted_by(line._replace(relevant=None, beside={number: line.beside[number]}), *span).relevant
+    return tuple(sum(a != r and a == side for a, r in zip(after, line.relevant)) for side in (True, False))
+
+# %% ../nbs/14_convert.ipynb #c14fit04
+class Fit(NamedTuple):
+    "A line in another format."
+    line: Line # With the number that the format needs
+    rows: list # What is written; of a folder's texts and judgements nothing yet
+    lost: list # Names of what is not kept
+    turned: tuple # Documents that are read as relevant and were not, and the other way round
+    made: bool # Was the number made of what is relevant?
+
+def fitted(
+    line:Line, # With `relevant`
+    target:Layout, # Of `TARGETS`
+    span=SPAN, # Lowest and highest label
+    grades:bool=False, # Are its labels grades of graded data?
+)->Fit:
+    "A line as a format holds it; `LineError` if its documents would be taken for something else."
+    full, number, made = numbered(line, target, span)
+    if target is GRADED and not grades:
+        full = full._replace(beside=full.beside | dict(labels=[_grade(v, span) for v in full.beside['labels']]))
+    turned = _turned(full, number, span)
+    if not target.read: return Fit(full, target.write(full), _without_place(line, target), turned, made)
+    try: rows, back = _rows(full, target, number, span)
+    except ValueError: raise LineError('line', 'NaN or Infinity', 'numbers that JSON has') from None
+    if not back: rows, back = _rows(_cut(full, target, number, span), target, number, span)
+    if not back: raise LineError('line', 'texts', f'such as a line of {target.whose} can hold')
+    whole = line._replace(beside={k: v for k, v in line.beside.items() if k != number})
+    return Fit(full, rows, _absent(whole, back), turned, made)
+
+# %% ../nbs/14_convert.ipynb #c14told2
 def _missing(line, target):
     "What a format needs and a line lacks: 'relevant', 'irrelevant' or nothing."
     there = dict(relevant=any(line.relevant), irrelevant=not all(line.relevant))
     return next((k for k in target.needs if not there[k]), '')
 
-def count_lost(
-    line:Line, # With `relevant`
-    target:Layout, # Of `TARGETS`
-    lost:Counter, # Counts lines by what is not kept
-):
-    "Take down what of a line has no place in a format."
-    kept = _kept(line, target)
-    lost.update(k for k, v in line.beside.items() if k not in kept and any(x is not None for x in v))
-    if not target.extra: lost.update(k for k in line.extra if not (k == 'query_id' and 'ids' in target.keeps))
-    if target.drops and not all(line.relevant): lost['irrelevant documents'] += 1
-    torn = target.flat and any(t != _in_one_line(t) for t in (line.query, *line.docs))
-    if torn: lost['tabs and line ends of texts'] += 1
+class Told:
+    "Counts what comes out of a conversion, and what does not."
+    def __init__(self,
+        target:Layout, # Of `TARGETS`
+        span=SPAN, # Lowest and highest label
+    ):
+        self.target, self.span, self.count = target, span, Counter(queries=0, documents=0)
+        self.lost, self.left, self.turned, self.made, self.high = Counter(), Counter(), Counter(), 0, span[1]
+
+    def add(self, fit):
+        "Take down a line that is written."
+        line, target = fit.line, self.target
+        self.count.update(queries=1, documents=len(line.docs))
+        self.lost.update(fit.lost)
+        if target.drops and not all(line.relevant): self.lost['irrelevant documents'] += 1
+        torn = target.flat and any(t != _in_one_line(t) for t in (line.query, *line.docs))
+        if torn: self.lost['tabs and line ends of texts'] += 1
+        self.turned.update(relevant=fit.turned[0], irrelevant=fit.turned[1])
+        self.made += fit.made
+        if target.number and not fit.made: self.high = max(self.high, *line.beside.get('labels') or [self.high])
+
+# %% ../nbs/14_convert.ipynb #c14told3
+@patch
+def check(self:Told):
+    "`DataError` if some lines say only what is relevant, and others have labels of another range."
+    if self.target is GRADED or not self.made or self.high <= self.span[1]: return
+    found = f'found {self.made:,} lines that have only pos and neg beside labels up to {self.high:g}'
+    raise DataError(f'labels: {found}, expected --max_label: the highest label there is; nothing was written')
+
+@patch
+def notes(self:Told)->list: # Of texts, a line each
+    "What a reader has to know."
+    said = [f'not kept: {k} ({n:,} lines)' for k, n in self.lost.most_common()]
+    said += [f'changes side: {n:,} documents are read as {k}, for {self.target.whose} tells sides by a number'
+             for k, n in self.turned.items() if n]
+    said += [f'left out: {n:,} lines without {k} documents' for k, n in self.left.items()]
+    if self.target is GRADED: said += [self._grades()]
+    return [s for s in said if s]
+
+@patch
+def _grades(self:Told):
+    "What the grades of graded data stand for."
+    if self.span == SPAN: return f'grade 3 is relevant, grade 0 is not ({self.made:,} lines)' if self.made else ''
+    low, high = self.span
+    targets = {f'{_whole(v)}': round((v - low) / (high - low), 4) for v in np.arange(low, high + 1)[:20].tolist()}
+    return f"grades are the labels; readers take --label2id '{json.dumps(targets)}', else 3, 2, 1 and 0"
 
 # %% ../nbs/14_convert.ipynb #c14comm2
 @dataclass
@@ -354,6 +544,8 @@ class ConvertConfig:
     def __post_init__(self): checked_span(self.min_label, self.max_label)
 
 # %% ../nbs/14_convert.ipynb #c14comm3
+_TEXTS = 'queries.jsonl', 'corpus.jsonl'
+
 def _beir_file(folder, stem):
     "A file of a BEIR folder, which may be packed."
     found = next((p for end in ('', '.gz', '.zst') if (p := folder/f'{stem}{end}').is_file()), None)
@@ -368,45 +560,63 @@ def _beir_split(folder, split):
     names = ', '.join(there) or 'qrels/*.tsv, of which there are none'
     raise UserError(f'{folder}: --split: found {split}, expected one of {names}')
 
+def judgements_of(config:ConvertConfig):
+    "The file that says what is relevant: of a BEIR folder one of its judgements, else what is given."
+    path = Path(config.dataset)
+    if not path.is_dir(): return config.dataset
+    for name in _TEXTS: _beir_file(path, name)
+    return _beir_split(path, config.split)
+
+def _has_grades(path):
+    "Are there labels among judgements that say more than relevant or not?"
+    return any(label not in SPAN for some in _judged(path, Problems()).values() for *_, label in some)
+
 def source(
     config:ConvertConfig, # What to read
+    path, # `judgements_of` it
     problems:Problems, # Collects bad lines
 ): # Generator of (has its line one document?, Line)
     "The lines of a file, of a BEIR folder, or of judgements by id."
-    path, span = Path(config.dataset), (config.min_label, config.max_label)
-    if path.is_dir():
-        texts = [Texts(_beir_file(path, name)) for name in ('queries.jsonl', 'corpus.jsonl')]
-        return judged_lines(_beir_split(path, config.split), *texts, problems)
+    folder, span = Path(config.dataset), (config.min_label, config.max_label)
+    if folder.is_dir():
+        texts = [Texts(_beir_file(folder, name)) for name in _TEXTS]
+        return judged_lines(path, *texts, problems)
     if not config.queries and not config.corpus:
-        return lines_of(config.dataset, read_label2id(config.label2id), span, problems)
+        return lines_of(path, read_label2id(config.label2id), span, problems)
     if not config.queries or not config.corpus: raise UserError('--queries and --corpus go together: texts by id')
     texts = Texts(config.queries), Texts(config.corpus)
-    return (judged_lines if _are_qrels(config.dataset) else triple_lines)(config.dataset, *texts, problems)
+    return (judged_lines if _are_qrels(path, texts[1]) else triple_lines)(path, *texts, problems)
 
-def _are_qrels(path):
-    "Judgements and no triples: three ids make a triple."
-    first = next((line for _, _, line in read_lines(path)), '')
-    words = first.split()
-    return len(words) != 3 or words[0].lower() == 'query-id'
+def _are_qrels(path, corpus):
+    "Judgements and no triples: three ids make a triple, and of judgements the third is a label."
+    for n, (_, _, line) in enumerate(read_lines(path)):
+        words = line.split()
+        if len(words) != 3 or words[0].lower() == 'query-id' or not corpus.find(words[2]): return True
+        if n == 100: break
+    return False
 
 # %% ../nbs/14_convert.ipynb #c14comm4
-def _written(lines, target, lost, left, span):
-    "Lines that a format can hold, with what it can't counted."
+def _written(lines, told, problems, path, grades, binary):
+    "Lines as a format can hold them, with what it can't counted."
+    target, plain = told.target, plain_file(path)
     for line in lines:
-        line = settled(line, span)
-        if missing := _missing(line, target): left[missing] += 1
+        line = settled(line, told.span, binary)
+        if missing := _missing(line, target):
+            told.left[missing] += 1
+            continue
+        try: fit = fitted(line, target, told.span, grades)
+        except LineError as e: problems(plain, line.line, e)
         else:
-            count_lost(line, target, lost)
-            yield line
+            told.add(fit)
+            yield fit
+    if len(problems): raise DataError(f'{problems}\nbad lines: {len(problems):,}; nothing was written', 'lines')
+    told.check()
 
-def _write_file(lines, target, path):
-    n = 0
+def _write_file(fits, path):
     Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as f:
-        for line in lines:
-            for row in target.write(line): _put(f, row)
-            n += 1
-    return n
+        for fit in fits:
+            for row in fit.rows: _put(f, row)
 
 def _target(config):
     "Where to write; `UserError` if something is there that would be lost."
@@ -423,26 +633,19 @@ def convert(
     config:ConvertConfig, # What to write as what
 )->str: # What came out, in a few lines
     "Write a data file in another format; `DataError` names all bad lines, and then nothing is written."
-    out, target, problems, lost, left = _target(config), TARGETS[config.to], Problems(), Counter(), Counter()
-    span = config.min_label, config.max_label
-    lines, count = joined(source(config, problems), lost), Counter()
-    def counted():
-        for line in _written(lines, target, lost, left, span):
-            count['queries'] += 1
-            count['documents'] += len(line.docs)
-            yield line
-        if len(problems): raise DataError(f'{problems}\nbad lines: {len(problems):,}; nothing was written', 'lines')
-    if config.to not in FOLDERS: _write_file(counted(), target, out)
+    out, target, problems, span = _target(config), TARGETS[config.to], Problems(), (config.min_label, config.max_label)
+    told, path = Told(target, span), judgements_of(config)
+    by_id = bool(config.queries or config.corpus or Path(config.dataset).is_dir())
+    grades = not by_id and guess_format(path) == 'graded'
+    binary = span == SPAN and not grades and not (by_id and _has_grades(path))
+    lines = joined(source(config, path, problems), told.lost)
+    fits = _written(lines, told, problems, path, grades, binary)
+    if config.to not in FOLDERS: _write_file(fits, out)
     else:
-        with atomic_folder(out) as new: write_folder(counted(), FOLDERS[config.to], new, config.split or 'train')
-    return outcome(config, count, lost, left)
-
-def outcome(config, count, lost, left):
-    "What came out, and what did not."
-    lists = f"{count['queries']:,} lists, {count['documents']:,} documents"
-    said = [f'{config.output_path}: {TARGETS[config.to].whose}: {lists}']
-    said += [f'not kept: {k} ({n:,} lines)' for k, n in lost.most_common()]
-    return '\n'.join(said + [f'left out: {n:,} lines without {k} documents' for k, n in left.items()])
+        with atomic_folder(out) as new:
+            write_folder((f.line for f in fits), FOLDERS[config.to], new, config.split or 'train')
+    lists = f"{told.count['queries']:,} lists, {told.count['documents']:,} documents"
+    return '\n'.join([f'{config.output_path}: {target.whose}: {lists}', *told.notes()])
 
 # %% ../nbs/14_convert.ipynb #c14main1
 def main(args=None):

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['LABEL2ID', 'SPAN', 'KINDS', 'PACKINGS', 'HUB', 'TABLES', 'FORMATS', 'LONG', 'MOST_QUERIES', 'OPEN_FILES', 'REMEDIES',
-           'DOC_SHARE', 'TEMPLATES', 'scale_label', 'read_label2id', 'parse_lists', 'scores_beside', 'parse_binary',
-           'parse_labelled', 'parse_scored', 'columns', 'parse_graded', 'PlainFile', 'array_items', 'needs', 'Packing',
-           'csv_rows', 'Inside', 'Table', 'plain_file', 'content_path', 'spreadsheet_quotes', 'Format', 'guess_format',
-           'check_stranger', 'decode_line', 'read_lines', 'read_examples', 'Problems', 'shuffled', 'document_starts',
-           'LongLines', 'Index', 'size_codes', 'scan', 'Lines', 'line_numbers', 'drawn', 'Pair', 'checked_span',
-           'PairDataset', 'first_ones', 'whole_gains', 'as_line', 'remedied', 'open_pairs', 'marks', 'label_warnings',
-           'encode_texts', 'PairTemplate', 'pair_template', 'fit_pair', 'encode_pairs', 'encode_alone',
-           'split_template', 'Around', 'words_around', 'read_templates', 'with_templates', 'DataReport', 'describe',
-           'Packed', 'pack', 'pad', 'even_shares', 'PairBatches', 'ListBatches', 'PackCollator']
+           'DOC_SHARE', 'TEMPLATES', 'scale_label', 'read_label2id', 'parse_lists', 'scores_beside', 'check_labels',
+           'parse_binary', 'parse_labelled', 'parse_scored', 'columns', 'parse_graded', 'PlainFile', 'array_items',
+           'needs', 'Packing', 'csv_rows', 'Inside', 'Table', 'plain_file', 'content_path', 'spreadsheet_quotes',
+           'Format', 'guess_format', 'check_stranger', 'decode_line', 'read_lines', 'read_examples', 'Problems',
+           'shuffled', 'document_starts', 'LongLines', 'Index', 'size_codes', 'scan', 'Lines', 'line_numbers', 'drawn',
+           'Pair', 'checked_span', 'PairDataset', 'first_ones', 'whole_gains', 'as_line', 'remedied', 'open_pairs',
+           'marks', 'label_warnings', 'encode_texts', 'PairTemplate', 'pair_template', 'fit_pair', 'encode_pairs',
+           'encode_alone', 'split_template', 'Around', 'words_around', 'read_templates', 'with_templates', 'DataReport',
+           'describe', 'Packed', 'pack', 'pad', 'even_shares', 'PairBatches', 'ListBatches', 'PackCollator']
 
 # %% ../nbs/00_data.ipynb #c23735f9
 import codecs, csv, gzip, heapq, io, json, math, os, re, shutil, stat, tempfile, warnings, zlib
@@ -32,7 +32,7 @@ from urllib.parse import parse_qsl
 import numpy as np, torch
 from tokenizers import normalizers, processors
 from torch.utils.data import Dataset, Sampler
-from .formats import DataError, Example, LAYOUTS, LineError, NUMBERS, OURS, as_example, as_found
+from .formats import DataError, Example, Kinds, LAYOUTS, LineError, NUMBERS, OURS, as_example, as_found
 from .formats import layout_of, sorted_by, stranger, valid_text
 from .files import UserError, patch, writing
 
@@ -133,6 +133,14 @@ def _numbers(ex):
     names = NUMBERS if ex.layout and LAYOUTS[ex.layout].numbers else NUMBERS[:1]
     name = next((n for n in names if f'pos_{n}' in ex.extra or f'neg_{n}' in ex.extra), None)
     return name and (name, scores_beside(ex, name))
+
+def check_labels(
+    ex:Example, # Of any format
+    span=SPAN, # Lowest and highest label
+):
+    "`LineError` if a line that tells what is relevant by its labels has one outside of their range."
+    found = ex.layout and LAYOUTS[ex.layout].numbers and _numbers(ex)
+    for v in found[1] if found and found[0] == 'labels' else []: _share(v, *span)
 
 def _share(value, low, high):
     "Where a label stands between the lowest and the highest."
@@ -730,11 +738,13 @@ def read_lines(
 # %% ../nbs/00_data.ipynb #77a9bb26
 def _examples(plain, data_format, label2id, unquote, on_problem, span=SPAN):
     "Of each usable line: byte offset, text, example."
-    table = FORMATS[data_format].table
+    table, kinds = FORMATS[data_format].table, Kinds()
     for start, no, text in read_lines(plain.name, on_problem):
         header = table and no == 1 and columns(text.lower(), unquote) == ['query', 'doc', 'label']
         if header: continue
-        try: ex = _parse(text, data_format, label2id, unquote, span)
+        try:
+            ex = _parse(text, data_format, label2id, unquote, span)
+            kinds(ex)
         except LineError as e: on_problem(plain, no, e)
         else: yield start, text, replace(ex, path=plain.name, line=no)
 

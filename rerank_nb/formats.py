@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BESIDE', 'NUMBERS', 'QUERIES', 'ANSWERS', 'ANY', 'OURS', 'LAYOUTS', 'DataError', 'LineError', 'as_found',
            'valid_text', 'Example', 'Line', 'sorted_by', 'as_example', 'as_line_of', 'finite', 'items', 'texts',
-           'titled', 'Layout', 'layout_of', 'formats_table', 'stranger']
+           'titled', 'Layout', 'layout_of', 'Kinds', 'formats_table', 'stranger']
 
 # %% ../nbs/00_formats.ipynb #f0imp001
 import json
@@ -70,6 +70,7 @@ class Line(NamedTuple):
     relevant: list # One truth value a document; None where only numbers tell
     beside: dict # 'labels', 'scores', 'ids' or another name -> one value a document
     extra: dict # All other keys
+    line: int = 0 # Line number, from 1; that of the first where several became one
 
     def numbers(self): # One number a document, or None
         "What is said of each document: its label, else its score."
@@ -112,7 +113,7 @@ def as_line_of(
         if not lists or (len(pos), len(neg)) != (n, len(ex.docs) - n): continue
         beside[key[4:]] = pos + neg
         del extra[key], extra['neg_' + key[4:]]
-    return Line(ex.query, ex.docs, [i < n for i in range(len(ex.docs))], beside, extra)
+    return Line(ex.query, ex.docs, [i < n for i in range(len(ex.docs))], beside, extra, ex.line)
 
 # %% ../nbs/00_formats.ipynb #f0read02
 def finite(
@@ -147,7 +148,8 @@ def _objects(field, x, key):
         if key not in d: raise LineError(f'{field}[{i}].{key}', 'no such key', 'a text')
     beside = {BESIDE.get(k, k): [d.get(k) for d in x] for d in x for k in d if k != key}
     for k in set(NUMBERS) & set(beside):
-        for i, v in enumerate(beside[k]): finite(f'{field}[{i}].{k[:-1]}', v)
+        for i, v in enumerate(beside[k]):
+            if v is not None: finite(f'{field}[{i}].{k[:-1]}', v)
     return [valid_text(f'{field}[{i}].{key}', d[key]) for i, d in enumerate(x)], beside
 
 def _rest(row, *used): return {k: v for k, v in row.items() if k not in used}
@@ -163,7 +165,9 @@ def _read_pair(row, query, doc):
 
 def _read_hits(row):
     docs, beside = _objects('hits', row['hits'], 'content')
-    if not set(NUMBERS) & set(beside): raise LineError('hits[0].label', 'no such key', 'a finite number')
+    number = 'scores' if 'scores' in beside and 'labels' not in beside else 'labels'
+    values = beside.get(number) or [None]
+    if None in values: raise LineError(f'hits[{values.index(None)}].{number[:-1]}', 'no such key', 'a finite number')
     return Line(valid_text('query', row['query']), docs, None, beside, _rest(row, 'query', 'hits'))
 
 def _read_list(row, query, doc, *number):
@@ -345,10 +349,13 @@ class Layout(NamedTuple):
     extra: bool = True # Are other keys written?
     needs: tuple = () # 'relevant', 'irrelevant': a line without such a document cannot be written
     drops: tuple = () # 'irrelevant': such documents are not written
-    numbers: bool = False # Does each document have a label or a score?
+    number: tuple = () # Names of what may stand as the one number that tells which documents are relevant
     single: bool = False # Has a line one document? Neighbours of a query are put together when they are converted
     flat: bool = False # Do texts lose their tabs and line ends?
     native: bool = False # Are its keys query, pos and neg?
+
+    @property
+    def numbers(self)->bool: return bool(self.number) # Does each document have a label or a score?
 
 def _has(row, *keys): return all(k in row for k in keys)
 def _number_in(row): return any(k in row for k in ('label', 'labels', 'score', 'scores'))
@@ -378,15 +385,15 @@ LAYOUTS = dict(
         OURS, _OURS, lambda row: _has(row, 'query', 'pos', 'neg'), _unread, _write_ours, native=True),
     rag_retrieval=Layout(
         'RAG-Retrieval, a document a line', _SINGLE_DOC, lambda row: _has(row, 'query', 'content') and _number_in(row),
-        lambda row: _read_pair(row, 'query', 'content'), _write_pointwise, numbers=True, single=True),
+        lambda row: _read_pair(row, 'query', 'content'), _write_pointwise, number=('labels',), single=True),
     rag_retrieval_grouped=Layout(
         'RAG-Retrieval, a query a line', '{"query": "...", "hits": [{"content": "...", "label": 2}]}',
-        lambda row: _has(row, 'query', 'hits'), _read_hits, _write_hits, numbers=True),
+        lambda row: _has(row, 'query', 'hits'), _read_hits, _write_hits, number=('labels',)),
     rag_retrieval_scores=Layout(
         'RAG-Retrieval, distillation', '{"query": "...", "pos": ["..."], "scores": [0.7]}',
         lambda row: _has(row, 'query', 'pos') and 'neg' not in row and ('scores' in row or 'pos_scores' in row),
         lambda row: _read_list(row, 'query', 'pos', 'scores', 'pos_scores'), _write_scores, keeps=('scores',),
-        numbers=True),
+        number=('scores', 'labels')),
     tevatron=Layout(
         'tevatron', '{"query_id": "...", "query": "...", '
         f'"positive_passages": {_PASSAGE}, "negative_passages": [...]}}',
@@ -406,7 +413,7 @@ def _of_st(what, line, numbers, negatives, many, read, write, **facts):
     "The record of a format of sentence-transformers."
     def fits(row): return _is_st(row, numbers, negatives, many)
     name = f'sentence-transformers, {what}'
-    return Layout(name, line, fits, read, write, extra=False, numbers=numbers, **facts)
+    return Layout(name, line, fits, read, write, extra=False, number=('labels', 'scores') if numbers else (), **facts)
 
 LAYOUTS |= dict(
     st_triplets=_of_st('triplets', '{"query": "...", "positive": "...", "negative": "..."}', False, True, False,
@@ -425,6 +432,21 @@ def layout_of(
     "Whose line an object is."
     return next((name for name, layout in LAYOUTS.items() if layout.fits(row)), '')
 
+# %% ../nbs/00_formats.ipynb #f0kind02
+class Kinds:
+    "What the lines with one document of a file say of it: all a label, all a score, or all nothing."
+    def __init__(self): self.kind = ''
+
+    def __call__(self, ex): # ex: the `Example` on a line
+        "`LineError` if a line says something else than those before it."
+        layout = LAYOUTS.get(ex.layout)
+        if not layout or not (layout.single or layout.drops): return
+        found = [n[:-1] for n in NUMBERS if f'pos_{n}' in ex.extra or f'neg_{n}' in ex.extra]
+        kind = found[0] if layout.single else 'no number'
+        self.kind = self.kind or kind
+        if kind != self.kind:
+            raise LineError('label', kind, f'{self.kind}, as on the lines before: no number means a relevant document')
+
 # %% ../nbs/00_formats.ipynb #f0tabl12
 def _cell(text): return text.replace('|', '\\|')
 
@@ -436,6 +458,7 @@ def formats_table(
     for name, l in layouts.items():
         beside = [k for k in ('labels', 'scores', 'ids') if not {ANY, k} & {*l.keeps}]
         lost = [f'{k} documents' for k in l.drops] + beside + ['other keys']*(not l.extra)
+        lost += ['sides against a number']*l.numbers
         rows.append(f"| `{name}` | {l.whose} | `{_cell(l.line)}` | {', '.join(lost) or 'nothing is lost'} |")
     return '\n'.join(rows)
 

@@ -192,6 +192,61 @@ def test_grades_go_there_and_back(name, tmp_path):
     assert {y for *_, y in pairs(back, max_label=3)} == {1., 2/3, 1/3, 0.}
 
 
+def test_a_document_without_a_label_never_becomes_a_relevant_one(tmp_path):
+    from rerank_nb.mining import with_negatives
+    hits = [dict(content=DUST, label=2), dict(content='线', label=1), dict(content=SCREEN, label=0)]
+    path = write_jsonl(tmp_path/'hits.jsonl', [dict(query=CHARGE, hits=hits)])
+    to('rerank_nb', path, tmp_path/'ours.jsonl', max_label=2)
+    ds = open_pairs(tmp_path/'ours.jsonl')
+    mined = write_jsonl(tmp_path/'mined.jsonl', [json.loads(with_negatives(ds.example(0), [LS]))])
+    for name in ('rag_retrieval', 'rag_retrieval_grouped', 'st_lists', 'st_labelled', 'graded', 'beir', 'trec'):
+        with pytest.raises(DataError, match=rf'mined.jsonl:1: labels: found null beside the document .{LS[:9]}'):
+            to(name, mined, tmp_path/'out', max_label=2)
+        assert not (tmp_path/'out').exists()
+    lost = write_jsonl(tmp_path/'lost.jsonl', [dict(query='q', content='a', label=0), dict(query='q', content='b')])
+    for call in (lambda: PairDataset(lost), lambda: to('rerank_nb', lost, tmp_path/'out')):
+        with pytest.raises(DataError, match='lost.jsonl:2: label: found no number, expected label'): call()
+
+
+def test_what_a_number_puts_on_another_side_is_said(tmp_path):
+    rows = [dict(query='q', pos=['a'], neg=['b', 'c'], pos_scores=[.1], neg_scores=[.9, -1])]
+    said = to('st_lists', write_jsonl(tmp_path/'a.jsonl', rows), tmp_path/'lists.jsonl')
+    for k in ('relevant', 'irrelevant'): assert f'changes side: 1 documents are read as {k}, for' in said
+    assert 'changes side' not in to('tevatron', tmp_path/'a.jsonl', tmp_path/'t.jsonl')
+    mixed = write_jsonl(tmp_path/'m.jsonl', [dict(query='q', pos=['a'], neg=['b'], pos_labels=[2], neg_labels=[0]),
+                                             dict(query='r', pos=['c'], neg=[])])
+    with pytest.raises(DataError, match='only pos and neg beside labels up to 2, expected --max_label'):
+        to('rag_retrieval', mixed, tmp_path/'out')
+    to('rag_retrieval', mixed, tmp_path/'out', max_label=2)
+    assert pairs(tmp_path/'out', max_label=2) == [('q', 'a', 1.), ('q', 'b', 0.), ('r', 'c', 1.)]
+
+
+def test_relevant_or_not_becomes_the_highest_grade_or_the_lowest(theirs, tmp_path):
+    said = to('graded', theirs['rerank_nb'], tmp_path/'g.tsv')
+    assert 'grade 3 is relevant, grade 0 is not (2 lines)' in said
+    assert {p.label for p in PairDataset(tmp_path/'g.tsv')} == {1., .25}
+    rows = [dict(query='q', pos=['a'], neg=['b'], pos_labels=[2], neg_labels=[0]),
+            dict(query='r', pos=['a'], neg=['b'], pos_labels=[1], neg_labels=[0])]
+    grades = write_jsonl(tmp_path/'two.jsonl', rows)
+    with pytest.raises(DataError, match='two.jsonl:1: label: found a number 2, expected a grade: a whole number'):
+        to('graded', grades, tmp_path/'two.tsv')
+    said = to('graded', grades, tmp_path/'two.tsv', max_label=2)
+    label2id = json.loads(said.split("--label2id '")[1].split("'")[0])
+    assert [y for *_, y in pairs(tmp_path/'two.tsv', label2id=label2id)] == [1., 0., .5, 0.]
+    to('rerank_nb', tmp_path/'g.tsv', tmp_path/'back.jsonl')
+    assert read_jsonl(tmp_path/'back.jsonl')[0]['pos_labels'] == [3]
+
+
+def test_other_keys_take_no_documents_place(tmp_path):
+    row = dict(query='q1', pos=['a'], neg=['b', 'c'], content='zz', label=5, hits=['x'], scores=[1], response='y',
+               messages=[], positive='p', documents=['d'], positive_passages=[])
+    path = write_jsonl(tmp_path/'keys.jsonl', [row])
+    for name, layout in LAYOUTS.items():
+        said = to(name, path, tmp_path/'out')
+        assert {d for _, d, _ in pairs(tmp_path/'out')} == ({'a'} if layout.drops else {'a', 'b', 'c'}), name
+    assert 'not kept: content (1 lines)' in to('rag_retrieval', path, tmp_path/'out')
+
+
 def test_what_has_no_place_is_named_with_its_lines(theirs, tmp_path):
     said = to('st_pairs', theirs['flagembedding'], tmp_path/'pairs.jsonl')
     for k in ('prompt', 'type', 'scores', 'irrelevant documents'): assert f'not kept: {k} (2 lines)' in said
