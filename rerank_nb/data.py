@@ -22,7 +22,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from itertools import chain, takewhile
+from itertools import chain, islice, takewhile
 from json.decoder import WHITESPACE, scanstring
 from multiprocessing.util import Finalize
 from numbers import Real
@@ -32,8 +32,8 @@ from urllib.parse import parse_qsl
 import numpy as np, torch
 from tokenizers import normalizers, processors
 from torch.utils.data import Dataset, Sampler
-from .formats import DataError, Example, Kinds, LAYOUTS, LineError, NUMBERS, OURS, as_example, as_found
-from .formats import layout_of, sorted_by, stranger, valid_text
+from .formats import BESIDE, DataError, Example, Kinds, LAYOUTS, Line, LineError, NUMBERS, OURS, as_example
+from .formats import as_found, layout_of, sorted_by, stranger, valid_text
 from .files import UserError, patch, writing
 
 # %% ../nbs/00_data.ipynb #f037120b
@@ -193,11 +193,18 @@ def columns(
 _COLUMNS = 'query', 'doc', 'label'
 
 def _in_keys(text):
-    "The columns of a line that is a JSON object, as a table is unpacked; None if it is none."
-    if '\t' in text or not text.startswith('{"'): return None
+    "The object on a line of JSON with the three columns, as a table is unpacked; empty if it is none."
+    if '\t' in text or not text.startswith('{"'): return {}
     try: row = json.loads(text)
-    except (ValueError, RecursionError): return None
-    return [row.get(k) for k in _COLUMNS] if isinstance(row, dict) and set(_COLUMNS) <= row.keys() else None
+    except (ValueError, RecursionError): return {}
+    return row if isinstance(row, dict) and set(_COLUMNS) <= row.keys() else {}
+
+def _with_others(query, doc, relevant, row):
+    "An example with the other columns of its row: ids and titles stand beside the document."
+    others = {k: v for k, v in row.items() if k not in _COLUMNS}
+    beside = {BESIDE[k]: [others.pop(k)] for k in list(others) if BESIDE.get(k) in ('ids', 'titles')}
+    if 'qid' in others: others.setdefault('query_id', others.pop('qid'))
+    return as_example(Line(query, [doc], [relevant], beside, others))
 
 def parse_graded(
     text:str, # One line: query, doc and grade, separated by tabs, or a JSON object with query, doc and label
@@ -205,13 +212,15 @@ def parse_graded(
     unquote:bool=False, # Take a spreadsheet's quotes off, see `spreadsheet_quotes`
 )->Example:
     "The example on a line of graded data; `LineError` says what is wrong with it."
-    cols = _in_keys(text) or columns(text, unquote)
+    row = _in_keys(text)
+    cols = [row[k] for k in _COLUMNS] if row else columns(text, unquote)
     if len(cols) != 3:
         torn = ': a text in quotes goes on in the next line, but must stand on one' if text.count('"') % 2 else ''
         csv = ' (commas and no tab: a CSV file)' if len(cols) == 1 and text.count(',') > 1 else ''
         raise LineError('columns', f'{len(cols)}{csv}', f'3: query<TAB>doc<TAB>label{torn}')
     query, doc, target = valid_text('query', cols[0]), valid_text('doc', cols[1]), scale_label(cols[2], label2id)
-    return Example(query, [doc], [target], int(target > min(label2id.values())))
+    relevant = target > min(label2id.values())
+    return replace(_with_others(query, doc, relevant, row), targets=[target])
 
 # %% ../nbs/00_data.ipynb #b87946fd
 _AS_TSV = 'save the sheet as tab-separated text in UTF-8'
@@ -408,6 +417,7 @@ def csv_rows(
 
 # %% ../nbs/00_data.ipynb #d0tab006
 HUB = 'hub:'
+_HUB_FORM = 'hub:NAME?split=train, &config=... if it has several'
 
 def _parquet_rows(name):
     "The rows of a Parquet file, some of them in memory at a time."
@@ -432,14 +442,21 @@ def _streamed(spec, name, config, split):
     except ImportError: raise needs(f'{spec}: a data set of the hub', 'datasets') from None
     try: return iter(load_dataset(name, config, split=split, streaming=True))
     except (OSError, ValueError) as e:
-        why = str(e).strip().splitlines()[0]
-        form = 'hub:NAME?split=train, &config=... if it has several'
-        raise UserError(f'{spec}: could not be opened: {why} ({form})') from None
+        raise UserError(f'{spec}: could not be opened: {_why(e)} ({_HUB_FORM})') from None
+
+def _why(e): return (str(e).strip() or type(e).__name__).splitlines()[0]
+
+def _to_its_end(spec, rows):
+    "The rows of a data set, which is fetched while it is read."
+    try: yield from rows
+    except Exception as e:   # each way to fetch has errors of its own
+        raise UserError(f'{spec}: could not be read to its end: {_why(e)}: try again') from None
 
 def _hub_rows(spec):
     "The rows of a data set of the hub, with columns renamed as asked."
     *what, renamed = _hub_name(spec)
-    for row in _streamed(spec, *what):
+    if not what[0]: raise UserError(f'{spec}: found no name of a data set, expected {_HUB_FORM}')
+    for row in _to_its_end(spec, _streamed(spec, *what)):
         if missing := set(renamed.values()) - row.keys():
             raise UserError(f"{spec}: no column {', '.join(sorted(missing))}: its columns are {', '.join(row)}")
         others = {k: v for k, v in row.items() if k not in renamed.values()}
@@ -484,6 +501,12 @@ def _pieces_of(name, inside):
     with PACKINGS[inside.packed].open(name, 'rb') as raw: yield from _in_utf8(raw, inside)
 
 # %% ../nbs/00_data.ipynb #d0insid2
+def _read_pieces(name, inside):
+    "The pieces of a file; what fails there is no failure to write."
+    try: yield from _pieces_of(name, inside)
+    except _DAMAGED: raise
+    except OSError as e: raise UserError(f'{name}: could not be read to its end: {_why(e)}') from None
+
 def _unpack(name, inside):
     "A temporary file with the lines of a file that has no plain ones; it goes with the process."
     kept = f'It holds {name} unpacked, which itself is untouched: TMPDIR=... names another folder for it'
@@ -492,7 +515,7 @@ def _unpack(name, inside):
     path, unit = os.path.join(folder, 'lines'), TABLES[inside.table].unit if inside.table else 'line'
     with writing(path, kept=kept), open(path, 'wb') as out:
         try:
-            for piece in _pieces_of(name, inside):
+            for piece in _read_pieces(name, inside):
                 out.write(piece)
                 n += piece.count(b'\n')
         except (LineError, csv.Error) as e: raise DataError(f'{name}: {unit} {n + 1}: {e}') from None
@@ -644,12 +667,14 @@ def _parse(text, data_format, label2id, unquote=False, span=SPAN):
     return FORMATS[data_format].parse(text, label2id, unquote, span)
 
 # %% ../nbs/00_data.ipynb #105f497c
-def _first_line(path):
-    "The first line of a file that is not blank; `UserError` if there is no such file or line."
+def _first_lines(path, n):
+    "The first lines of a file that are not blank; `UserError` if there is no such file or line."
     with open(plain_file(path).path, 'rb') as f:
-        first = next((t for l in f if (t := l.removeprefix(codecs.BOM_UTF8).strip(b' \r\n'))), None)
-    if first is None: raise UserError(f'{path}: the file is empty, expected one example a line')
-    return first
+        found = [*islice((t for l in f if (t := l.removeprefix(codecs.BOM_UTF8).strip(b' \r\n'))), n)]
+    if not found: raise UserError(f'{path}: the file is empty, expected one example a line')
+    return found
+
+def _first_line(path): return _first_lines(path, 1)[0]
 
 def guess_format(
     path, # One data file
@@ -684,6 +709,17 @@ def _has_scores(first):
     except (LineError, UnicodeDecodeError): return False
 
 # %% ../nbs/00_data.ipynb #d0gues02
+_BEGIN = 5   # so many lines show what a file is
+
+def _is_prose(path):
+    "Is a file neither JSON nor columns with tabs? One bad line in front of good ones does not make it so."
+    begin = _first_lines(path, _BEGIN)
+    return len(begin) > 1 and all(_kind_of_line(line) == 'unknown' for line in begin)
+
+def _known_keys():
+    whose = ', '.join(dict.fromkeys(l.whose.split(',')[0] for l in LAYOUTS.values()))
+    return f'query, pos and neg, or the keys of {whose} (python -m rerank_nb.convert --formats lists them)'
+
 def check_stranger(
     path, # One data file
 ):
@@ -692,11 +728,14 @@ def check_stranger(
     row = _json_of(first)
     what = stranger(row or first.decode('utf-8', 'replace').split('\t'))
     if what: raise DataError(f'{path}: format: found {what}')
-    odd = len(row) > 1 and not {'pos', 'neg'} & row.keys() and not layout_of(row) and not set(_COLUMNS) <= row.keys()
-    if not odd: return
-    whose = ', '.join(dict.fromkeys(l.whose.split(',')[0] for l in LAYOUTS.values()))
-    known = f'query, pos and neg, or the keys of {whose} (python -m rerank_nb.convert --formats lists them)'
-    raise DataError(f"{path}: format: found JSON lines with the keys {', '.join(row)}, expected {known}")
+    if _is_prose(path):
+        found = f'text without a tab ({as_found(first.decode("utf-8", "replace"))[7:]})'
+        known = 'JSON lines, query<TAB>doc<TAB>label, or CSV whose header has query,doc,label or'
+        raise DataError(f'{path}: format: found {found}, expected {known} {_known_keys()}')
+    known = {'pos', 'neg'} & row.keys() or layout_of(row) or set(_COLUMNS) <= row.keys()
+    if known or not row.keys() - {'query'}: return
+    found = 'rows with the columns' if plain_file(path).unit == 'row' else 'JSON lines with the keys'
+    raise DataError(f"{path}: format: found {found} {', '.join(row)}, expected {_known_keys()}")
 
 def _check_format(path, wanted):
     "`DataError` if a file is plainly of the other kind."

@@ -205,7 +205,12 @@ def _said(field, messages, role):
 def _answer(field, messages):
     text = _said(field, messages, 'assistant')
     if text is None: raise LineError(field, as_found(messages), 'a message with the role assistant')
-    return text, _said(field, messages, 'system')
+    return text, _said(field, messages, 'system'), _longer(messages, 'assistant')
+
+def _longer(messages, role):
+    "The messages if they hold more than a system's and then one of a role: what else is said there is kept with them."
+    short = [m.get('role') for m in messages] in ([role], ['system', role])
+    return None if short and all({*m} <= {'role', 'content'} for m in messages) else messages
 
 def _read_responses(row):
     "A line of ms-swift's first rerankers: a relevant document, and others."
@@ -220,11 +225,13 @@ def _read_swift(row):
     if query is None: raise LineError('messages', as_found(row['messages']), 'a message with the role user')
     for k in keys:
         both = [_answer(f'{k}[{i}]', m) for i, m in enumerate(items(k, row.get(k, [])))]
-        told_here = [s for _, s in both]
-        sides.append(([t for t, _ in both], dict(instructions=told_here) if any(told_here) else {}))
-    instruction = dict(instruction=told) if told else {}
+        answers, told_here, longer = ([one[i] for one in both] for i in range(3))
+        beside = dict(instructions=told_here, messages=longer)
+        sides.append((answers, {k: v for k, v in beside.items() if any(v)}))
+    extra = dict(instruction=told) if told else {}
+    if longer := _longer(row['messages'], 'user'): extra['messages'] = longer
     docs, relevant, beside = _both_sides(sides)
-    return Line(query, docs, relevant, beside, instruction | _rest(row, 'messages', *keys))
+    return Line(query, docs, relevant, beside, extra | _rest(row, 'messages', *keys))
 
 # %% ../nbs/00_formats.ipynb #f0st0002
 QUERIES = 'query', 'anchor', 'question', 'sentence1', 'sentence_A'
@@ -298,6 +305,7 @@ def _write_tevatron(line):
 # %% ../nbs/00_formats.ipynb #f0writ04
 def _write_swift(line):
     def message(i):
+        if longer := line.beside.get('messages', [None]*len(line.docs))[i]: return longer
         told = line.beside.get('instructions', [None]*len(line.docs))[i]
         system = [dict(role='system', content=told)] if told else []
         return [*system, dict(role='assistant', content=line.docs[i])]
@@ -402,7 +410,7 @@ LAYOUTS = dict(
         'ms-swift', '{"messages": [{"role": "user", "content": "..."}], '
         f'"positive_messages": [[{_MESSAGE}]], "negative_messages": [[...]]}}',
         lambda row: 'messages' in row and ('positive_messages' in row or 'negative_messages' in row),
-        _read_swift, _write_swift, keeps=('instructions',), needs=('relevant',)),
+        _read_swift, _write_swift, keeps=('instructions', 'messages'), needs=('relevant',)),
     swift_responses=Layout(
         'ms-swift, a relevant document a line', '{"query": "...", "response": "...", "rejected_response": ["..."]}',
         lambda row: _has(row, 'query', 'response', 'rejected_response'), _read_responses, _write_responses, keeps=(),
@@ -480,6 +488,8 @@ def stranger(
     words = cols if len(cols) > 1 else cols[0].split()
     if len(words) == 4 and words[1] in ('0', 'Q0') and words[3].lstrip('-').isdigit():
         return f'TREC qrels: {_CONVERT} with --queries and --corpus makes pairs of them'
+    if len(words) == 6 and words[1] == 'Q0':
+        return 'a TREC run, which has ranks and no texts: python -m rerank_nb.evaluation takes it as --run'
     if len(cols) == 3 and _ids_alone(cols):
         return f"triples by id, as MS MARCO's: {_CONVERT} with --queries and --corpus makes pairs of them"
     return ''

@@ -141,7 +141,10 @@ def test_bad_lines_are_named_all_at_once(name, bad, says, tmp_path):
     ('q1 0 d1 1', 'TREC qrels: python -m rerank_nb.convert with --queries and --corpus'),
     ('1185869\t1185868\t597651', "triples by id, as MS MARCO's"),
     ('query-id\tcorpus-id\tscore', 'judgements of a BEIR folder'),
-    ('{"frage": "q", "antwort": "a"}', 'JSON lines with the keys frage, antwort, expected query, pos and neg, or')])
+    ('{"frage": "q", "antwort": "a"}', 'JSON lines with the keys frage, antwort, expected query, pos and neg, or'),
+    ('{"messages": []}', 'JSON lines with the keys messages, expected query, pos and neg, or'),
+    ('q1 Q0 d1 1 14.9 bm25', 'a TREC run, which has ranks and no texts'),
+    ('text_a,text_b,y', 'text without a tab ("text_a,text_b,y"), expected JSON lines, query<TAB>doc<TAB>label, or')])
 def test_one_sentence_about_a_file_that_is_no_list_of_pairs(text, says, tmp_path):
     from rerank_nb.trainer import TrainConfig, open_data
     path = tmp_path/'other'
@@ -288,6 +291,26 @@ def test_csv_is_read_by_its_header(tmp_path):
     assert pairs(labelled) == [('q', 'a "b"', .25)]
     sheet.write_text('anchor,positive\nq,a\nq,\n', encoding='utf-8')
     with pytest.raises(DataError, match=r'sheet.csv: row 2: positive: found an empty text'): PairDataset(sheet)
+
+
+def test_other_columns_of_graded_tables_are_kept_and_named(tmp_path):
+    from rerank_nb.data import describe
+    from rerank_nb.tiny import tiny_tokenizer
+    sheet = tmp_path/'ids.csv'
+    sheet.write_text('qid,doc_id,query,doc,label,source\n7,D1,q,a,3,web\n7,D2,q,b,0,web\n', encoding='utf-8')
+    ds = PairDataset(sheet)
+    assert [ds.example(i).extra['query_id'] for i in (0, 1)] == ['7', '7']
+    assert ds.own_ids() == (['7'], ['D1', 'D2'])   # as evaluation writes them
+    assert 'source (2 lines)' in str(describe(ds, tiny_tokenizer('bert')))
+    assert 'not kept: source (1 lines)' in to('trec', sheet, tmp_path/'trec')
+    assert (tmp_path/'trec/qrels.txt').read_text() == '7 0 D1 3\n7 0 D2 0\n'
+
+
+def test_rows_with_other_columns_are_no_json_lines(tmp_path):
+    import pyarrow as pa, pyarrow.parquet as pq
+    pq.write_table(pa.table(dict(a=['q'], b=['d'])), tmp_path/'other.parquet')
+    with pytest.raises(DataError, match='format: found rows with the columns a, b, expected'):
+        PairDataset(tmp_path/'other.parquet')
 
 
 def test_what_is_packed_is_read_by_its_first_bytes(theirs, tmp_path):
