@@ -474,6 +474,13 @@ class Fit(NamedTuple):
     turned: tuple # Documents that are read as relevant and were not, and the other way round
     made: bool # Was the number made of what is relevant?
 
+def _no_json(line):
+    "Name of what JSON cannot hold."
+    for k, v in (line.beside | line.extra).items():
+        try: json.dumps(v, allow_nan=False)
+        except ValueError: return k
+    return 'line'
+
 def fitted(
     line:Line, # With `relevant`
     target:Layout, # Of `TARGETS`
@@ -487,7 +494,7 @@ def fitted(
     turned = _turned(full, number, span)
     if not target.read: return Fit(full, target.write(full), _without_place(line, target), turned, made)
     try: rows, back = _rows(full, target, number, span)
-    except ValueError: raise LineError('line', 'NaN or Infinity', 'numbers that JSON has') from None
+    except ValueError: raise LineError(_no_json(full), 'NaN or Infinity', 'numbers that JSON has') from None
     if not back: rows, back = _rows(_cut(full, target, number, span), target, number, span)
     if not back: raise LineError('line', 'texts', f'such as a line of {target.whose} can hold')
     whole = line._replace(beside={k: v for k, v in line.beside.items() if k != number})
@@ -536,7 +543,7 @@ def notes(self:Told)->list: # Of texts, a line each
              for k, n in self.turned.items() if n]
     said += [f'left out: {n:,} lines without {k} documents' for k, n in self.left.items()]
     if self.target is GRADED: said += [self._grades()]
-    return [s for s in said if s]
+    return [s.encode('utf-8', 'backslashreplace').decode() for s in said if s]   # a key may be half a character
 
 @patch
 def _grades(self:Told):

@@ -62,7 +62,7 @@ EDITS = dict(
         ('np.random.SeedSequence((seed, epoch))', 'np.random.SeedSequence((seed, 0))'),
         ('np.random.SeedSequence((seed, epoch))', 'np.random.SeedSequence((0, epoch))', LAWS),
         ('np.random.default_rng(key)', 'np.random.default_rng(key[1:])'),
-        ('int(target > min(label2id.values()))', 'int(target >= min(label2id.values()))'),
+        ('relevant = target > min(label2id.values())', 'relevant = target >= min(label2id.values())'),
         ('if not pos and not neg', 'if not pos or not neg'),
         ('0 <= v <= 1 for v in', 'v <= 1 for v in', LAWS),
         ('at = np.flatnonzero(same & other)', 'at = np.flatnonzero(same & ~other)'),
