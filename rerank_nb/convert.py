@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 import numpy as np
 from .files import UserError, atomic_file, atomic_folder, patch, run_with_settings, setting, try_output
-from .formats import ANY, DataError, Kinds, LAYOUTS, Layout, Line, LineError, OURS, as_found, as_line_of
-from .formats import finite, formats_table, sorted_by, titled, valid_text
+from .formats import ANY, DataError, Kinds, LAYOUTS, Layout, Line, LineError, NUMBERS, OURS, as_found
+from .formats import as_line_of, finite, formats_table, sorted_by, titled, valid_text
 from .data import Problems, SPAN, check_labels, check_stranger, checked_span, decode_line, guess_format
 from .data import parse_graded, parse_lists, plain_file, read_label2id, read_lines, spreadsheet_quotes
 
@@ -353,8 +353,10 @@ def _ids_without(what, pattern):
     "No rows: texts and judgements are files of a folder. But an id must not tear its line."
     def write(line):
         for key in (line.extra.get('query_id'), *line.beside.get('ids', [])):
-            if re.search(pattern, '' if key is None else str(key)):
-                raise LineError('id', repr(key), f'an id without {what}, which separates columns')
+            text = '' if key is None else str(key)
+            expected = f'an id without {what}, which separates columns'
+            if re.search(pattern, text): raise LineError('id', repr(key), expected)
+            if text: valid_text('id', text)
         return []
     return write
 
@@ -409,6 +411,8 @@ def numbered(
     return line._replace(beside=dict(labels=[high if r else low for r in line.relevant]) | others), 'labels', True
 
 # %% ../nbs/14_convert.ipynb #c14fit02
+_SIDED = {f'{side}_{name}' for side in ('pos', 'neg') for name in NUMBERS}   # what training takes for numbers
+
 def _read_back(texts, target, span):
     "What rows say; `LineError` if it is not for this format to say."
     found = [parse_lists(text, span) for text in texts]
@@ -416,7 +420,10 @@ def _read_back(texts, target, span):
         layout = LAYOUTS[ex.layout or OURS]
         ours = layout.native and target.native
         if layout is not target and not ours: raise LineError('line', layout.whose, target.whose)
-    return [as_line_of(ex) for ex in found]
+    lines = [as_line_of(ex) for ex in found]
+    two = target.number and any(_SIDED & line.extra.keys() for line in lines)
+    if two: raise LineError('line', 'two numbers', 'one')
+    return lines
 
 def _pairs_of(lines, number, drops):
     "Of each document its query, and its number or side."
@@ -493,9 +500,10 @@ def fitted(
         full = full._replace(beside=full.beside | dict(labels=[_grade(v, span) for v in full.beside['labels']]))
     turned = _turned(full, number, span)
     if not target.read: return Fit(full, target.write(full), _without_place(line, target), turned, made)
-    try: rows, back = _rows(full, target, number, span)
+    try:
+        rows, back = _rows(full, target, number, span)
+        if not back: rows, back = _rows(_cut(full, target, number, span), target, number, span)
     except ValueError: raise LineError(_no_json(full), 'NaN or Infinity', 'numbers that JSON has') from None
-    if not back: rows, back = _rows(_cut(full, target, number, span), target, number, span)
     if not back: raise LineError('line', 'texts', f'such as a line of {target.whose} can hold')
     whole = line._replace(beside={k: v for k, v in line.beside.items() if k != number})
     return Fit(full, rows, _absent(whole, back), turned, made)

@@ -726,13 +726,14 @@ def check_stranger(
     "`DataError` if the first line holds no pair at all, so that every line would say the same."
     first = _first_line(path)
     row = _json_of(first)
+    if layout_of(row): return
     what = stranger(row or first.decode('utf-8', 'replace').split('\t'))
     if what: raise DataError(f'{path}: format: found {what}')
     if _is_prose(path):
         found = f'text without a tab ({as_found(first.decode("utf-8", "replace"))[7:]})'
         known = 'JSON lines, query<TAB>doc<TAB>label, or CSV whose header has query,doc,label or'
         raise DataError(f'{path}: format: found {found}, expected {known} {_known_keys()}')
-    known = {'pos', 'neg'} & row.keys() or layout_of(row) or set(_COLUMNS) <= row.keys()
+    known = {'pos', 'neg'} & row.keys() or set(_COLUMNS) <= row.keys()
     if known or not row.keys() - {'query'}: return
     found = 'rows with the columns' if plain_file(path).unit == 'row' else 'JSON lines with the keys'
     raise DataError(f"{path}: format: found {found} {', '.join(row)}, expected {_known_keys()}")

@@ -266,7 +266,7 @@ def _sides(line):
 def _object_of(line, i, key, **names):
     "A document as an object: its text, and what is known of it."
     known = {(_SINGLE | names).get(k, k): v[i] for k, v in line.beside.items() if v[i] is not None}
-    return {key: line.docs[i]} | known
+    return {key: line.docs[i]} | {k: v for k, v in known.items() if k != key}
 
 def _labelled(line):
     "A line whose documents have a label, 1 and 0 where they were only sorted."

@@ -306,6 +306,11 @@ def test_other_columns_of_graded_tables_are_kept_and_named(tmp_path):
     assert (tmp_path/'trec/qrels.txt').read_text() == '7 0 D1 3\n7 0 D2 0\n'
 
 
+def test_a_pair_may_have_an_id_and_a_text_besides(tmp_path):
+    row = dict(query='q', content='a', label=1, _id='7', text='x')   # and is no text of a BEIR folder
+    assert pairs(write_jsonl(tmp_path/'a.jsonl', [row])) == [('q', 'a', 1.)]
+
+
 def test_rows_with_other_columns_are_no_json_lines(tmp_path):
     import pyarrow as pa, pyarrow.parquet as pq
     pq.write_table(pa.table(dict(a=['q'], b=['d'])), tmp_path/'other.parquet')
