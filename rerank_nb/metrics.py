@@ -108,7 +108,7 @@ def _lists(q):
     ids, starts = np.unique(q[order], return_index=True)
     return ids, np.split(order, starts[1:]) if len(ids) else []
 
-GAINS = dict(linear=lambda g: g, exponential=lambda g: 2**g - 1)   # what a grade adds to NDCG, by name
+GAINS = dict(linear=lambda g: g, exponential=lambda g: 2.**g - 1)   # what a grade adds to NDCG, by name
 
 def _of_list(s, g, k, missed, gain):
     "The values of one list, in the order of `metric_names`."

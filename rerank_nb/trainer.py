@@ -280,7 +280,8 @@ def open_dev(
         return PairDataset(paths, data_format(judge, paths[0], taught=False), **_how_to_read(judge, config))
     if len(paths) > 1: raise UserError(f'--eval_dataset: candidates stand alone, found {len(paths)} paths: give one')
     graded = data_format(judge) == 'graded'   # else a label is 1 for a grade above 0
-    return Candidates(find_files(paths[0]), label2id=_how_to_read(judge, config)['label2id'] if graded else None)
+    label2id = _how_to_read(judge, config)['label2id'] if graded else None
+    return Candidates(find_files(paths[0]), 100, label2id)   # as many as rerank_nb.evaluation takes by itself
 
 # %% ../nbs/04_trainer.ipynb #eb5543db
 @remedied(REMEDIES)
@@ -471,9 +472,9 @@ class Judge:
         self.per_query = {}   # of the last call: metric -> one value a query that has a relevant document
         self.loss = get_loss(get_loss(loss_type).judged_by or loss_type)
         self.missed, self.first = None, None   # of a search: what it missed, NDCG@10 of its own order
-        if isinstance(ds, Candidates):
-            self.missed = ds.missed
-            self.first = float(self.ranked(ds.first_stage)['ndcg@10'])
+        if isinstance(ds, Candidates): self.missed = ds.missed
+        first = ds.line_scores('first_stage_scores')
+        if first is not None: self.first = float(self.ranked(first)['ndcg@10'])
 
     def ranked(self, scores): # From one score a pair to `ranking_metrics`
         at = self.groups[self.places]
@@ -489,7 +490,6 @@ class Judge:
         values = self.ranked(logits)
         self.per_query = {k: v[v == v].tolist() for k, v in values['per_query'].items() if k in JUDGED}   # without nan
         return dict(loss=loss, **{k: float(values[k]) for k in JUDGED})
-
 
 # %% ../nbs/04_trainer.ipynb #scoreal0
 def score_all(

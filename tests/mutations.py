@@ -198,7 +198,7 @@ EDITS = dict(
         ('np.asarray(b, float) - np.asarray(a, float)', 'np.asarray(a, float) - np.asarray(b, float)'),
         ('(1 - level)/2, (1 + level)/2', '1 - level, level'),
         ('    d = d[~np.isnan(d)]\n', '', LAWS),
-        ('above = min(s,', 'above = max(s,', LAWS),
+        ('above = min(np.float32(s),', 'above = max(s,', LAWS),
         ('np.lexsort((gains[i], -scores[i]))', 'np.lexsort((-gains[i], -scores[i]))'),
         ('how(of_first, of_reranker,', 'how(of_reranker, of_first,'),
     ],

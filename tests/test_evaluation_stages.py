@@ -36,13 +36,17 @@ def everything(folder):
 def test_two_processes_equal_one_exactly(nano, tiny, tmp_path, monkeypatch):
     one, two = tmp_path/'one', tmp_path/'two'
     flags = as_flags(model=tiny['bert'], dataset=nano, max_len=32, cosine=tiny['bert'], mixed_precision='no')
-    more = ['import rerank_nb.evaluation as e, sys', 'e.PAIRS_A_PART = 16', 'e.main(sys.argv[1:])', 'e.leave()']
+    more = ['import os, rerank_nb.evaluation as e, sys', 'e.PAIRS_A_PART = 16', 'e.main(sys.argv[1:])',
+            'ranks = [os.environ.get(k) for k in ("RANK", "WORLD_SIZE")]',
+            'if ranks[0]: open(f"{sys.argv[-1]}/ran_{ranks[0]}", "w").write(ranks[1])', 'e.leave()']
     script = tmp_path/'small_parts.py'
     script.write_text('\n'.join(more))
     p = run(sys.executable, script, *flags, '--output_dir', one, env=env())
     assert p.returncode == 0, p.stdout + p.stderr
-    p = run(*ACCELERATE, '--num_processes', '2', '--cpu', script, *flags, '--output_dir', two, env=env())
+    p = run(*ACCELERATE, '--config_file', 'config/cpu_fsdp.yaml', script, *flags, '--output_dir', two, env=env())
     assert p.returncode == 0, p.stdout + p.stderr
+    assert {(two/f'ran_{rank}').read_text() for rank in (0, 1)} == {'2'}
+    for rank in (0, 1): (two/f'ran_{rank}').unlink()
     assert everything(one) == everything(two) and len(everything(one)) > 15
     assert p.stdout.count('ceiling') == 2   # one process speaks
 
