@@ -1437,11 +1437,15 @@ def as_line(
     **keys, # What is new: replaces keys of the same name
 )->str: # JSON without a line end
     "A line of binary data that keeps every key it came with."
-    row = dict(query=ex.query, pos=ex.docs[:ex.n_pos], neg=ex.docs[ex.n_pos:], **ex.extra) | keys
+    own = dict(query=ex.query, pos=ex.docs[:ex.n_pos], neg=ex.docs[ex.n_pos:])
+    if lost := own.keys() & ex.extra.keys():   # of a line in another format
+        warnings.warn(f'{", ".join(sorted(lost))}: keys that were something else in these lines are not passed through')
+    row = ex.extra | own | keys
+    row = {k: row[k] for k in [*own, *row]}    # these first
     try: text = json.dumps(row, ensure_ascii=False, allow_nan=False)
     except ValueError:
         warnings.warn('NaN and Infinity, which JSON does not have, are written as null in keys that are passed through')
-        row = row | _without_nan(ex.extra) | keys
+        row = row | _without_nan(ex.extra) | own | keys
         text = json.dumps(row, ensure_ascii=False, allow_nan=False)
     try: text.encode()
     except UnicodeEncodeError: text = json.dumps(row)   # half of a surrogate pair stays the escape that it was

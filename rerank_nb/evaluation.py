@@ -941,7 +941,7 @@ def write(self:Report, scorer)->dict: # From `evaluate_scores`, of the first mod
 # %% ../nbs/06_evaluation.ipynb #evrun000
 def _ready(plan):
     "See that all files can be written, and take away a file of scores that a call left whole."
-    path = plan.out/'.evaluation.jsonl'
+    path = plan.out/'.scores.jsonl'
     plan.check_apart()
     try_output(*plan.outputs())
     path.unlink(missing_ok=True)
