@@ -1,6 +1,6 @@
 """What several tests use: small data files and models, processes that end in time, command lines of a run and what it
 leaves. No hub is ever asked."""
-import json, os, random, resource, subprocess, sys, time
+import json, os, random, resource, subprocess, sys, sysconfig, time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,6 +89,24 @@ def until(condition, process=None, seconds=240):
         assert process is None or process.poll() is None, f'ended too early:\n{process.communicate(timeout=60)}'
         assert time.time() < end, f'not in {seconds} seconds'
         time.sleep(.01)
+
+
+def own_environment(name, *requirements, without=(), beside_ours=False):
+    """Python of an environment that is made once, under .engines/.
+
+    `without`: what its packages bring and do not need; `beside_ours`: what is installed here is there too.
+    """
+    place = ROOT/'.engines'/name
+    python = place/'bin/python'
+    if (place/'installed').exists(): return python
+    assert run(sys.executable, '-m', 'venv', place).returncode == 0
+    there, = place.glob('lib/*/site-packages')
+    if beside_ours: (there/'ours.pth').write_text(f"{sysconfig.get_path('purelib')}\n")
+    p = run(python, '-m', 'pip', 'install', '-q', *requirements, timeout=1800)
+    if p.returncode == 0 and without: p = run(python, '-m', 'pip', 'uninstall', '-q', '-y', *without)
+    assert p.returncode == 0, p.stderr[-2000:]
+    (place/'installed').touch()
+    return python
 
 
 def clean_env(**kw):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 import pytest
-from helpers import ROOT, run, until
+from helpers import ROOT, own_environment, run, until
 from rerank_nb.export import export_model
 from rerank_nb.model import CrossEncoder
 from rerank_nb.tiny import tiny_model
@@ -209,18 +209,6 @@ def test_the_table(tmp_path):
 
 
 # ---------- what needs other versions ----------
-
-def own_environment(name, *requirements, without=()):
-    "Python of an environment that is made once, under .engines/; `without` what its packages do not need."
-    python = ROOT/'.engines'/name/'bin/python'
-    if not (ROOT/'.engines'/name/'installed').exists():
-        assert run(sys.executable, '-m', 'venv', python.parent.parent).returncode == 0
-        p = run(python, '-m', 'pip', 'install', '-q', *requirements, timeout=1800)
-        if p.returncode == 0 and without: p = run(python, '-m', 'pip', 'uninstall', '-q', '-y', *without)
-        assert p.returncode == 0, p.stderr[-2000:]
-        (ROOT/'.engines'/name/'installed').touch()
-    return python
-
 
 def version_in(python, package):
     code = f'import importlib.metadata as m; print(m.version({package!r}))'
