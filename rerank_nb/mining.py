@@ -93,8 +93,13 @@ def _check_name(self:Corpus):
 @patch
 def _scan(self:Corpus): # (texts,) int64: bytes at which the lines of different texts begin
     "Read each line once; `DataError` names the line and field that are wrong."
-    offsets, hashes, quoted = array('q'), array('q'), []
+    offsets, hashes, quoted, wide = array('q'), array('q'), [], 0
     for offset, no, line in read_lines(self.plain.name):
+        if self.kind != 'binary':
+            n = len(line.split('\t'))
+            wide = wide or n
+            if wide > 1 and n != wide: self._refuse(no, f'{n} columns, where the first line has {wide}')
+            if no == 1 and n > 1 and line.rsplit('\t', 1)[1].strip().lower() == 'text': continue   # names of columns
         try: text = document_on(line, self.kind, self.unquote)
         except LineError as e: raise DataError(f'{self.plain.place(no)}: {e}') from None
         unquoted = self.kind == 'binary' or (self.unquote and '\t' in line)
