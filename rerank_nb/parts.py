@@ -84,7 +84,7 @@ def check(self:Parts,
     settings:dict, # Of this call
 ):
     "`UserError` if the parts that are there were made with other settings, by another version, or nobody knows how."
-    holds, remedy = f'--output: {self.folder} holds parts', 'remove that folder, or give another name'
+    holds, remedy = f'{self.folder}: holds parts', 'remove that folder, or give another name'
     unknown = f'{holds} without the settings they were made with: {remedy}'
     try: was = json.loads(self.made_from.read_text(encoding='utf-8'))
     except (OSError, ValueError, RecursionError): raise UserError(unknown) from None
@@ -113,7 +113,7 @@ def opened(self:Parts,
     settings:dict, # What the lines depend on; must fit into JSON
 ): # Yields the settings with the numbers that the cut into parts depends on
     "Keep every other call out of the parts; `UserError` if another call is in there, or has made them."
-    if self.output.exists(): raise UserError(f'--output: {self.output} exists already: give another name, or remove it')
+    if self.output.exists(): raise UserError(f'{self.output}: exists already: give another name, or remove it')
     settings = settings | dict(items=self.n, items_a_part=self.size)
     with locked(self.folder):
         try:
