@@ -791,11 +791,13 @@ def open_fusion(
     return stage
 
 # %% ../nbs/06_evaluation.ipynb #evplan03
+def _any_relevant(ds): return ds.gains().any() or isinstance(ds, Candidates) and ds.missed[0].any()
+
 class Plan:
     "What an evaluation has to score, and what its rows are called."
     def __init__(self, config:EvaluationConfig):
         self.config, self.out, self.stage = config, Path(config.output_dir), Stage(config, config.dataset)
-        if not any(len(g) and g.max() > 0 for g in (self.stage.ds.gains(), *(about(self.stage.ds).missed or ())[:1])):
+        if not _any_relevant(self.stage.ds):
             names = ', '.join(map(str, config.dataset))
             raise UserError(f'{names}: no query has a relevant document, so nothing can be ranked')
         self.fusion = open_fusion(config, self.stage)
