@@ -157,6 +157,7 @@ def make_accelerator(
     mixed_precision:str=None, # no, bf16, fp16; None: what the configuration says
     log_with=None, # Names of trackers
     timeout:int=600, # Seconds a process waits for the others
+    whole:bool=False, # Does each process load all weights, and shard none?
 )->Accelerator:
     "The accelerator for this process; the engine and the number of processes asked for are the ones that run."
     forget_accelerator()   # a second run in one notebook
@@ -174,6 +175,8 @@ def make_accelerator(
     accelerator.gradient_accumulation_steps = 1   # the loop divides by what a window really holds
     _check_engine(accelerator, world, fsdp)
     for note in filter(None, (of_sharding, of_precision)): accelerator.print(note)
+    # else transformers may leave all but the first process without weights, for FSDP to bring
+    if whole: os.environ['FSDP_CPU_RAM_EFFICIENT_LOADING'] = 'false'
     return accelerator
 
 # %% ../nbs/03a_engine.ipynb #331695ab

@@ -960,7 +960,7 @@ def run_evaluation(
     config:EvaluationConfig, # What to measure, and how
 )->dict: # From `evaluate_scores`, of the first model; None beside the main process
     "Measure models on lists, side by side; goes on where an earlier call was stopped."
-    accelerator, plan = make_accelerator(config.output_dir, timeout=PATIENCE), Plan(config)
+    accelerator, plan = make_accelerator(config.output_dir, timeout=PATIENCE, whole=True), Plan(config)
     for w in plan.warnings: accelerator.print(f'warning: {w}')
     path = on_main(accelerator, lambda: _ready(plan))
     todo = plan.jobs()

@@ -617,7 +617,7 @@ def run_mining(
     config:MiningConfig, # What to mine, and how
 )->str: # The file
     "Mine negatives for each line; goes on where an earlier call was stopped."
-    accelerator = make_accelerator(Path(config.output).parent, timeout=PATIENCE)
+    accelerator = make_accelerator(Path(config.output).parent, timeout=PATIENCE, whole=True)
     on_main(accelerator, lambda: try_output(config.output))
     miner = Miner(config, device_of(accelerator))
     for w in miner.warnings: accelerator.print(f'warning: {w}')

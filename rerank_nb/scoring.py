@@ -77,7 +77,7 @@ def run_scoring(
     config:ScoringConfig, # What to score, and how
 )->str: # The file
     "Score all documents of a file; goes on where an earlier call was stopped."
-    accelerator = make_accelerator(Path(config.output).parent, timeout=PATIENCE)
+    accelerator = make_accelerator(Path(config.output).parent, timeout=PATIENCE, whole=True)
     on_main(accelerator, lambda: try_output(config.output))
     scorer = Scorer(config, device_of(accelerator))
     for w in scorer.ds.warnings: accelerator.print(f'warning: {w}')
