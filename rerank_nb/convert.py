@@ -19,7 +19,7 @@ from .files import UserError, atomic_file, atomic_folder, patch, run_with_settin
 from .formats import ANY, DataError, Kinds, LAYOUTS, Layout, Line, LineError, NUMBERS, OURS, as_found
 from .formats import as_line_of, finite, formats_table, sorted_by, titled, valid_text
 from .data import Problems, SPAN, check_labels, check_stranger, checked_span, decode_line, guess_format
-from .data import parse_graded, parse_lists, plain_file, read_label2id, read_lines, spreadsheet_quotes
+from .data import as_json, parse_graded, parse_lists, plain_file, read_label2id, read_lines, spreadsheet_quotes
 
 # %% ../nbs/14_convert.ipynb #c14line1
 def _grade_numbers(label2id):
@@ -275,14 +275,7 @@ def _line_ids(line, of_query, of_doc):
 
 def _in_one_line(text): return ' '.join(text.split()) if re.search(r'[\t\r\n]', text) else text
 
-def _as_json(row):
-    "JSON in UTF-8; half of a surrogate pair, which UTF-8 has not, stays an escape."
-    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    try: text.encode()
-    except UnicodeEncodeError: return json.dumps(row, allow_nan=False)
-    return text
-
-def _put(file, row): file.write((row if isinstance(row, str) else _as_json(row)) + '\n')
+def _put(file, row): file.write((row if isinstance(row, str) else as_json(row)) + '\n')
 
 # %% ../nbs/14_convert.ipynb #c14fold5
 def _exactly(v): return json.dumps(_whole(v))
@@ -432,7 +425,7 @@ def _pairs_of(lines, number, drops):
 
 def _rows(line, target, number, span):
     "(rows of JSON, what they are read as); the latter is empty where it is something else."
-    texts = [_as_json(row) for row in target.write(line)]
+    texts = [as_json(row) for row in target.write(line)]
     try: back = _read_back(texts, target, span)
     except LineError: return texts, []
     same = _pairs_of(back, number, False) == _pairs_of([line], number, target.drops)

@@ -9,10 +9,11 @@ __all__ = ['LABEL2ID', 'SPAN', 'KINDS', 'PACKINGS', 'HUB', 'TABLES', 'FORMATS', 
            'needs', 'Packing', 'csv_rows', 'Inside', 'Table', 'plain_file', 'content_path', 'spreadsheet_quotes',
            'Format', 'guess_format', 'check_stranger', 'decode_line', 'read_lines', 'read_examples', 'Problems',
            'shuffled', 'document_starts', 'LongLines', 'Index', 'size_codes', 'scan', 'Lines', 'line_numbers', 'drawn',
-           'Pair', 'checked_span', 'PairDataset', 'first_ones', 'whole_gains', 'as_line', 'remedied', 'open_pairs',
-           'marks', 'label_warnings', 'encode_texts', 'PairTemplate', 'pair_template', 'fit_pair', 'encode_pairs',
-           'encode_alone', 'split_template', 'Around', 'words_around', 'read_templates', 'with_templates', 'DataReport',
-           'describe', 'Packed', 'pack', 'pad', 'even_shares', 'PairBatches', 'ListBatches', 'PackCollator']
+           'Pair', 'checked_span', 'PairDataset', 'first_ones', 'whole_gains', 'as_json', 'as_line', 'remedied',
+           'open_pairs', 'marks', 'label_warnings', 'encode_texts', 'PairTemplate', 'pair_template', 'fit_pair',
+           'encode_pairs', 'encode_alone', 'split_template', 'Around', 'words_around', 'read_templates',
+           'with_templates', 'DataReport', 'describe', 'Packed', 'pack', 'pad', 'even_shares', 'PairBatches',
+           'ListBatches', 'PackCollator']
 
 # %% ../nbs/00_data.ipynb #c23735f9
 import codecs, csv, gzip, heapq, io, json, math, os, re, shutil, stat, tempfile, warnings, zlib
@@ -1432,6 +1433,13 @@ def _without_nan(x):
     if isinstance(x, list): return [_without_nan(v) for v in x]
     return None if isinstance(x, float) and not math.isfinite(x) else x
 
+def as_json(row)->str: # Without a line end
+    "JSON in UTF-8; `ValueError` for NaN and Infinity."
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    try: text.encode()
+    except UnicodeEncodeError: return json.dumps(row, allow_nan=False)   # half of a surrogate pair stays an escape
+    return text
+
 def as_line(
     ex, # An `Example`
     **keys, # What is new: replaces keys of the same name
@@ -1442,14 +1450,11 @@ def as_line(
         warnings.warn(f'{", ".join(sorted(lost))}: keys that were something else in these lines are not passed through')
     row = ex.extra | own | keys
     row = {k: row[k] for k in [*own, *row]}    # these first
-    try: text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    try: return as_json(row)
     except ValueError:
         warnings.warn('NaN and Infinity, which JSON does not have, are written as null in keys that are passed through')
         row = row | _without_nan(ex.extra) | own | keys
-        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    try: text.encode()
-    except UnicodeEncodeError: text = json.dumps(row)   # half of a surrogate pair stays the escape that it was
-    return text
+        return as_json(row)
 
 # %% ../nbs/00_data.ipynb #8cdd0ee5
 @contextmanager

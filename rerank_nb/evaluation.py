@@ -7,8 +7,8 @@ __all__ = ['METRICS', 'OUTPUTS', 'WEIGHTS', 'SLICES', 'PAIRS_A_PART', 'ROWS', 'P
            'About', 'about', 'evaluate_scores', 'measured', 'trec_ids', 'write_files', 'paired_bootstrap', 'compare',
            'plot_gains', 'Difference', 'differences', 'first_stage_scores', 'fuse_lists', 'rows_table', 'beside',
            'best_weight', 'at_depth', 'seconds_a_query', 'useful_depths', 'depth_table', 'plot_depths', 'slices',
-           'slice_table', 'suspects', 'EvaluationConfig', 'score_file', 'table', 'cosines', 'Job', 'Jobs', 'score_jobs',
-           'short_names', 'Stage', 'open_fusion', 'Plan', 'Report', 'run_evaluation', 'evaluate', 'main']
+           'largest', 'slice_table', 'suspects', 'EvaluationConfig', 'score_file', 'table', 'cosines', 'Job', 'Jobs',
+           'score_jobs', 'short_names', 'Stage', 'open_fusion', 'Plan', 'Report', 'run_evaluation', 'evaluate', 'main']
 
 # %% ../nbs/06_evaluation.ipynb #99f1a665
 import itertools, json, re, sys, time
@@ -472,6 +472,7 @@ def plot_depths(
         ax.plot([r['seconds'] for r in mine], [r['ndcg'] for r in mine], 'o-', label=name)
         for r in mine: ax.annotate(r['depth'], (r['seconds'], r['ndcg']), textcoords='offset points', xytext=(3, -10))
     ax.set(xlabel='seconds a query', ylabel=f'NDCG@{k}', title='Quality over latency, by documents reranked')
+    ax.locator_params(axis='x', nbins=5)
     ax.legend()
     return fig
 
@@ -507,11 +508,16 @@ def slices(
     return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
 # %% ../nbs/06_evaluation.ipynb #evslice2
+def largest(table, most=20):
+    "A table of slices without the smaller ones, and how many these are."
+    lines = table.split('\n')
+    rest = [f'and {len(lines) - 1 - most} smaller ones'] if len(lines) - 1 > most else []
+    return '\n'.join(lines[:most + 1] + rest)
+
 def slice_table(
     rows:dict, # What was measured -> `evaluate_scores` of it, on the same file
     ds:PairDataset, # The file
     by:str, # See `slices`
-    most:int=None, # Slices, the largest; None: all
 )->str:
     "NDCG of each row in each slice."
     first = next(iter(rows.values()))
@@ -522,10 +528,8 @@ def slice_table(
         return f'{values.mean():.4f}' if len(values) else '-'
     def cells(values): return ''.join(f'{v:>{max(len(row), 9) + 2}}' for row, v in zip(rows, values))
     lines = [f"{f'{k} by {by}':<24}{'queries':>9}{cells(rows)}"]
-    found_in = [*slices(ds, by).items()]
-    for name, some in found_in[:most]:
+    for name, some in slices(ds, by).items():
         lines.append(f'{name:<24}{len(some):>9}' + cells(mean(found, some) for found in rows.values()))
-    if most and len(found_in) > most: lines.append(f'and {len(found_in) - most} smaller ones')
     return '\n'.join(lines)
 
 # %% ../nbs/06_evaluation.ipynb #5e825dd0
@@ -753,7 +757,13 @@ class Stage:
         own = first_stage_scores(self.ds)
         bm25 = first_stage_scores(self.ds, config.first_stage) if config.first_stage else None
         self.first = bm25 if own is None else own
+        self.searched_by = self._searched_by(own)
         self.others = {} if own is None or bm25 is None else {'BM25': bm25}
+
+    def _searched_by(self, own):
+        "What the first stage is."
+        if isinstance(self.ds, Candidates): return 'a run' if self.ds.files.run else 'BM25 over the corpus'
+        return 'BM25 over the lists' if own is None else 'scores in the lines'
 
     @staticmethod
     def of_fusion(config, paths, files):
@@ -763,13 +773,9 @@ class Stage:
         alike = {p.parent if p.name == 'qrels' else p for p in (mine.resolve(), theirs.resolve())}
         return files if len(alike) == 1 else dict(otherwise=files)
 
-    def searched_by(self)->str:
-        "What the first stage is."
-        if isinstance(self.ds, Candidates): return 'a run' if self.ds.files.run else 'BM25 over the corpus'
-        return 'scores in the lines' if self.ds.line_scores('first_stage_scores') is not None else "BM25 over the lists"
-
     def rows(self)->dict: return ({} if self.first is None else {'first stage': self.first}) | self.others
 
+# %% ../nbs/06_evaluation.ipynb #evplan05
 def open_fusion(
     config:EvaluationConfig, # What to measure
     reported, # The stage that is reported
@@ -784,7 +790,7 @@ def open_fusion(
                              f'{both[0][:40]!r}: a weight is chosen on other queries')
     searched = f'--fusion_dataset: {name} has no scores of a first stage: give --first_stage bm25'
     if stage.first is None: raise UserError(searched)
-    ways = [s.searched_by() for s in (stage, reported)]
+    ways = [s.searched_by for s in (stage, reported)]
     if reported.first is not None and ways[0] != ways[1]: raise UserError(
         f'--fusion_dataset: {name}: the first stage is {ways[0]}, that of --dataset {ways[1]}: '
         'a weight is for one search')
@@ -939,9 +945,8 @@ def write(self:Report, scorer)->dict: # From `evaluate_scores`, of the first mod
     print(table(found))
     for kind in ('first_stage', 'models'):
         if kind in texts: self.put(kind, beside(rows))
-    whole, shown = (['\n\n'.join(slice_table(rows, plan.stage.ds, by, most) for by in plan.config.slice_by)]
-                    for most in (None, 20))
-    if 'slices' in texts: self.put('slices', *whole, *shown)
+    tables = [slice_table(rows, plan.stage.ds, by) for by in plan.config.slice_by]
+    if tables: self.put('slices', '\n\n'.join(tables), '\n\n'.join(map(largest, tables)))
     if 'depths' in texts: self.depths(scorer)
     if 'comparison' in texts: self.compare(found)
     if self.failed: raise UserError('; '.join(self.failed))

@@ -46,7 +46,8 @@ def page(rows):
     "The table as Markdown."
     head = ['# One folder, every engine', '',
             'Largest difference to the logits of `CrossEncoder.compute_score`, where an engine gives probabilities '
-            'after its sigmoid was undone: 8 pairs, Chinese, English, long, blank, emoji, with two-layer models. '
+            'after its sigmoid was undone: 8 pairs, Chinese, English, long, blank, emoji, with two-layer models; '
+            'infinity, vLLM and transformers.js without the blank ones, transformers.js without the long one. '
             'Made by `make engines`.', '', '| engine | versions | gives | network | difference |',
             '|---|---|---|---|---|']
     lines = [f'| {engine} | {versions} | {gives} | {kind} | {apart:.0e} |'
