@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from .data import open_pairs
-from .files import UserError, atomic_file, run_with_settings, setting, try_output, writing
+from .files import UserError, atomic_file, atomic_name, run_with_settings, setting, try_output
 from .losses import get_loss
 from .metrics import calibration, judged_once
 from .model import CrossEncoder, precision_for, precision_setting, scoring_layer, trust_setting
@@ -241,7 +241,7 @@ def _write(out, m, found, probs, cut):
     with atomic_file(out/'calibration.json') as f: json.dump(numbers, f, indent=1)
     with atomic_file(out/'thresholds.tsv') as f: f.writelines(_threshold_lines(m, probs))
     picture = plot_before_after(found['before'], found['after'])
-    with writing(out/'reliability.png'): picture.savefig(out/'reliability.png', dpi=100)
+    with atomic_name(out/'reliability.png') as new: picture.savefig(new, dpi=100, format='png')
 
 def run_calibration(
     config:CalibrationConfig, # What to calibrate, and on what

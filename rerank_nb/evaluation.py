@@ -19,7 +19,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 import numpy as np
 import torch
-from .files import UserError, atomic_file, patch, run_with_settings, setting, try_output, writing
+from .files import UserError, atomic_file, atomic_name, patch, run_with_settings, setting, try_output, writing
 from .candidates import Candidates, find_files, is_candidates, judged_queries, read_texts
 from .data import PairDataset, Problems, open_pairs
 from .engine import leave, make_accelerator, on_main
@@ -883,7 +883,7 @@ class Report:
     def draw(self, name, figure):
         "Write a picture."
         picture = self.plan.out/name
-        with _noted(self.failed), writing(picture): figure.savefig(picture, dpi=100)
+        with _noted(self.failed), atomic_name(picture) as new: figure.savefig(new, dpi=100, format='png')
 
     def put(self, kind, text, shown=None):
         "Print a table, and write it."
