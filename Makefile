@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: train start test test-all lowest engines faults mutate gpu check docs readme graph release bench bench-all data-bench clean
+.PHONY: train start test test-all lowest pythons engines faults mutate gpu check docs readme graph release bench bench-all data-bench clean
 
 $(STAMP): settings.ini setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -53,6 +53,15 @@ lowest:  ## the tests on the lowest transformers and accelerate that settings.in
 	grep -Ev '^(transformers|accelerate|tokenizers|huggingface_hub)=' constraints.txt > .lowest/constraints.txt
 	.lowest/bin/python -m pip install --quiet -c .lowest/constraints.txt -e '.[dev]' 'transformers==5.12.*' 'accelerate==1.12.*'
 	PATH=$(CURDIR)/.lowest/bin:$$PATH CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist worksteal tests
+
+pythons:  ## the tests on the Pythons that are allowed and that this machine has, each in an environment of its own, .python3.13/ and so on
+	for v in 3.10 3.11 3.12 3.13; do \
+	  python$$v -c '' 2>/dev/null || { echo "python$$v: not here"; continue; }; \
+	  test -x .python$$v/bin/python || python$$v -m venv .python$$v; \
+	  .python$$v/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]' || exit 1; \
+	  echo "python$$v"; \
+	  PATH=$(CURDIR)/.python$$v/bin:$$PATH CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist worksteal tests || exit 1; \
+	done
 
 engines: $(STAMP)  ## one folder in every engine; fastembed and infinity get environments of their own in .engines/; writes docs/engines.md
 	ENGINES_TABLE=1 python -m pytest -q tests/test_engines.py -m "not gpu"

@@ -38,7 +38,7 @@ def _graded(path, label2id, problems):
         except LineError as e: problems(plain, no, e)
         else:
             line = as_line_of(ex)
-            yield True, line._replace(beside=dict(labels=[_whole(t) for t in ex.targets]) | line.beside, line=no)
+            yield True, line._replace(beside=line.beside | dict(labels=[_whole(t) for t in ex.targets]), line=no)
 
 def _listed(path, span, problems):
     "(is it one document?, Line) of each line of JSON."

@@ -200,10 +200,16 @@ def _in_keys(text):
     except (ValueError, RecursionError): return {}
     return row if isinstance(row, dict) and set(_COLUMNS) <= row.keys() else {}
 
-def _with_others(query, doc, relevant, row):
-    "An example with the other columns of its row: ids and titles stand beside the document."
+def _grade(text):
+    "Where a grade is a number: what stands beside the document."
+    try: x = float(text)
+    except ValueError: return {}
+    return {'labels': [int(x) if x == int(x) else x]} if math.isfinite(x) else {}
+
+def _with_others(query, doc, grade, relevant, row):
+    "An example with the other columns of its row: grade, ids and titles stand beside the document."
     others = {k: v for k, v in row.items() if k not in _COLUMNS}
-    beside = {BESIDE[k]: [others.pop(k)] for k in list(others) if BESIDE.get(k) in ('ids', 'titles')}
+    beside = {BESIDE[k]: [others.pop(k)] for k in list(others) if BESIDE.get(k) in ('ids', 'titles')} | _grade(grade)
     if 'qid' in others: others.setdefault('query_id', others.pop('qid'))
     return as_example(Line(query, [doc], [relevant], beside, others))
 
@@ -221,7 +227,7 @@ def parse_graded(
         raise LineError('columns', f'{len(cols)}{csv}', f'3: query<TAB>doc<TAB>label{torn}')
     query, doc, target = valid_text('query', cols[0]), valid_text('doc', cols[1]), scale_label(cols[2], label2id)
     relevant = target > min(label2id.values())
-    return replace(_with_others(query, doc, relevant, row), targets=[target])
+    return replace(_with_others(query, doc, cols[2], relevant, row), targets=[target])
 
 # %% ../nbs/00_data.ipynb #b87946fd
 _AS_TSV = 'save the sheet as tab-separated text in UTF-8'

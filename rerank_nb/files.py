@@ -161,9 +161,10 @@ def try_output(
             f.flush()
 
 # %% ../nbs/00_files.ipynb #d2a1469e
-def checksum(path, crc:int=0)->int: # Goes on from `crc`
-    "CRC-32 of a file."
+def checksum(path, crc:int=0, start:int=0)->int: # Goes on from `crc`
+    "CRC-32 of a file, from the byte `start` on."
     with open(path, 'rb') as f:
+        f.seek(start)
         while block := f.read(2**22): crc = zlib.crc32(block, crc)
     return crc
 

@@ -10,10 +10,11 @@ __all__ = ['FAMILIES', 'POOLS', 'HALF', 'POOLINGS', 'LAYERS', 'WITHOUT_WEIGHTS',
            'packed_attention', 'dropout', 'Dropout', 'use_dropout', 'Module', 'LayeredHead', 'LayeredClassifier',
            'Start', 'check_tokenizer', 'apply_templates', 'read_vocabularies', 'read_card', 'token_batches',
            'evaluating', 'precision_for', 'precision_setting', 'trust_setting', 'files_in', 'not_ours', 'encodings',
-           'settle_class', 'sign', 'read_own_card', 'spread_layers', 'scoring_layer', 'average_models']
+           'settle_class', 'sign', 'read_own_card', 'seal_weights', 'check_weights', 'spread_layers', 'scoring_layer',
+           'average_models']
 
 # %% ../nbs/03_model.ipynb #b5d3b726
-import inspect, json, os, re, tempfile, threading, warnings, zlib
+import inspect, json, os, re, shutil, tempfile, threading, warnings, zlib
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.util import find_spec
@@ -23,6 +24,7 @@ from typing import Callable, NamedTuple
 from huggingface_hub.constants import is_offline_mode
 import numpy as np
 import torch, torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.func import functional_call
@@ -36,7 +38,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from transformers.utils import cached_file, logging as hf_logging
 from .data import Packed, PackCollator, encode_pairs, pack, pad, pair_template
 from .data import DOC_SHARE, read_templates, with_templates
-from .files import UserError, atomic_folder, patch, setting
+from .files import UserError, atomic_folder, checksum, patch, setting
 from .metrics import fuse
 from .runtimes import EngineNetwork, find_runtime
 
@@ -894,6 +896,7 @@ def _load(name, trust_remote_code, dtype, tokens=(None, None)):
             name, config=config, dtype=dtype, output_loading_info=True, weights_only=True, ignore_mismatched_sizes=True,
             **attention, **own_code)
         _check_shapes(name, info['mismatched_keys'])
+        check_weights(name)
         return start.build(model), tokenizer, start.names(info['missing_keys']), info['unexpected_keys']
     except UserError: raise
     except Exception as e: raise UserError(f'{name}: {_reason(name, e)}') from e
@@ -1405,6 +1408,37 @@ def note(self:CrossEncoder,
         return _under_title(signed[1] if signed else was, f'> **{text}**')
     self.card = card
 
+# %% ../nbs/03_model.ipynb #seal0002
+_SUM = 'crc32'   # its name in the metadata
+
+def _data_begin(path):
+    "At which byte of a file of safetensors the header ends."
+    with open(path, 'rb') as f: return 8 + int.from_bytes(f.read(8), 'little')
+
+def seal_weights(
+    path, # A file of safetensors; it is written anew
+):
+    "Write the CRC-32 of the weights into the metadata of their file's header."
+    start, new = _data_begin(path), Path(f'{path}.sealed')
+    with open(path, 'rb') as old, open(new, 'wb') as f:
+        head = json.loads(old.read(start)[8:])
+        head['__metadata__'] = (head.get('__metadata__') or {}) | {_SUM: f'{checksum(path, start=start):08x}'}
+        text = json.dumps(head, separators=(',', ':')).encode()
+        text += b' ' * (-len(text) % 8)   # the weights begin at a multiple of 8
+        f.write(len(text).to_bytes(8, 'little') + text)
+        shutil.copyfileobj(old, f, 2**22)
+    new.replace(path)
+
+def check_weights(
+    folder, # Of a model; a name on the hub has nothing to compare
+):
+    "`UserError` names a file of weights that is not what was saved; reads each file that has a checksum."
+    for path in sorted(p for names in ('*.safetensors', '*/model.safetensors') for p in Path(folder).glob(names)):
+        with safe_open(path, 'pt') as f: told = (f.metadata() or {}).get(_SUM)
+        if told and told != f'{checksum(path, start=_data_begin(path)):08x}':
+            raise UserError(f'{path}: its weights are not those that were saved (their checksum differs): the file is '
+                            f'damaged: copy it again, or train again')
+
 # %% ../nbs/03_model.ipynb #f5750b1c
 def _texts_beside(reranker, folder):
     "Files beside model and tokenizer, by name: the start's vocabularies, and a card. A person's README.md stays."
@@ -1430,6 +1464,7 @@ def save_pretrained(self:CrossEncoder,
         _forget_lengths(self.tokenizer)
         _name_inputs(self.tokenizer, self._forward_args)
         self.model.save_pretrained(new, state_dict=state_dict)
+        for path in new.rglob('*.safetensors'): seal_weights(path)
         self.tokenizer.save_pretrained(new)
         for name, content in _texts_beside(self, folder).items():
             if not (new/name).exists(): (new/name).write_bytes(content)

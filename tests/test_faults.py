@@ -263,6 +263,26 @@ def test_a_model_with_bytes_or_shards_missing(place):
         p.write_bytes(content)
 
 
+def test_a_bit_of_the_weights_turns_over(place):
+    "The checksum in the file's header tells; a file that another program has written has none, and loads."
+    from safetensors.torch import load_file, save_file
+    reranker = CrossEncoder.from_pretrained('tiny')
+    reranker.save_pretrained('saved')
+    path = Path('saved/model.safetensors')
+    content, start = path.read_bytes(), 8 + int.from_bytes(path.read_bytes()[:8], 'little')
+    assert start % 8 == 0
+    modes = {oct(p.stat().st_mode) for p in Path('saved').iterdir() if p.is_file()}
+    assert len(modes) == 1, modes
+    for at in (start, (start + len(content))//2, len(content) - 1):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1:])
+        with pytest.raises(UserError, match='saved/model.safetensors.*checksum'): CrossEncoder.from_pretrained('saved')
+    path.write_bytes(content)
+    weights = load_file(path)
+    for name, w in CrossEncoder.from_pretrained('saved').model.state_dict().items(): assert weights[name].equal(w)
+    save_file({k: w + 1 for k, w in weights.items()}, path, {'format': 'pt'})
+    CrossEncoder.from_pretrained('saved')
+
+
 # ---------- signals, clocks, trackers ----------
 
 def test_a_terminal_that_closes(begin, place):

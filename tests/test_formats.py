@@ -306,6 +306,17 @@ def test_other_columns_of_graded_tables_are_kept_and_named(tmp_path):
     assert (tmp_path/'trec/qrels.txt').read_text() == '7 0 D1 3\n7 0 D2 0\n'
 
 
+def test_scored_lines_of_graded_data_keep_their_grade(tmp_path):
+    from rerank_nb.scoring import score_dataset
+    from rerank_nb.tiny import tiny_model
+    (tmp_path/'t.tsv').write_text('q\ta\t3\nq\tb\t1\nq\tc\t0\n', encoding='utf-8')
+    scored = read_jsonl(score_dataset(tiny_model(tmp_path/'tiny', 'bert'), tmp_path/'t.tsv', tmp_path/'out.jsonl'))
+    assert [(r['pos_labels'], r['neg_labels']) for r in scored] == [([3], []), ([1], []), ([], [0])]
+    (tmp_path/'w.tsv').write_text('q\ta\tgood\nq\tb\tbad\n', encoding='utf-8')
+    words = PairDataset(tmp_path/'w.tsv', label2id=dict(good=1., bad=0.))
+    assert 'pos_labels' not in words.example(0).extra and words.labels().tolist() == [1., 0.]
+
+
 def test_a_pair_may_have_an_id_and_a_text_besides(tmp_path):
     row = dict(query='q', content='a', label=1, _id='7', text='x')   # and is no text of a BEIR folder
     assert pairs(write_jsonl(tmp_path/'a.jsonl', [row])) == [('q', 'a', 1.)]
