@@ -8,10 +8,10 @@ __all__ = ['FAMILIES', 'POOLS', 'HALF', 'POOLINGS', 'LAYERS', 'WITHOUT_WEIGHTS',
            'HARD_TEXTS', 'CUT', 'CONTRACT', 'SIGMOID', 'Family', 'family', 'pool_of', 'why_padded', 'can_pack',
            'position_start', 'head_modules', 'settle_padding', 'CrossEncoder', 'sees', 'packed_sdpa', 'packed_varlen',
            'packed_attention', 'dropout', 'Dropout', 'use_dropout', 'Module', 'LayeredHead', 'LayeredClassifier',
-           'Start', 'check_tokenizer', 'apply_templates', 'read_vocabularies', 'read_card', 'token_batches',
-           'evaluating', 'precision_for', 'precision_setting', 'trust_setting', 'files_in', 'not_ours', 'encodings',
-           'settle_class', 'sign', 'read_own_card', 'seal_weights', 'check_weights', 'spread_layers', 'scoring_layer',
-           'average_models']
+           'Start', 'seal_weights', 'check_weights', 'check_tokenizer', 'apply_templates', 'read_vocabularies',
+           'read_card', 'token_batches', 'evaluating', 'precision_for', 'precision_setting', 'trust_setting',
+           'files_in', 'not_ours', 'encodings', 'settle_class', 'sign', 'read_own_card', 'spread_layers',
+           'scoring_layer', 'average_models']
 
 # %% ../nbs/03_model.ipynb #b5d3b726
 import inspect, json, os, re, shutil, tempfile, threading, warnings, zlib
@@ -883,6 +883,37 @@ def _start(name, config, tokenizer, asked):
     if _has_layout(name, modules): return Start(AutoModel, partial(_layered, name, modules=modules), _below_encoder)
     return Start(AutoModelForSequenceClassification, partial(_one_logit, name))
 
+# %% ../nbs/03_model.ipynb #seal0002
+_SUM = 'crc32'   # its name in the metadata
+
+def _data_begin(path):
+    "At which byte of a file of safetensors the header ends."
+    with open(path, 'rb') as f: return 8 + int.from_bytes(f.read(8), 'little')
+
+def seal_weights(
+    path, # A file of safetensors; it is written anew
+):
+    "Write the CRC-32 of the weights into the metadata of their file's header."
+    start, new = _data_begin(path), Path(f'{path}.sealed')
+    with open(path, 'rb') as old, open(new, 'wb') as f:
+        head = json.loads(old.read(start)[8:])
+        head['__metadata__'] = (head.get('__metadata__') or {}) | {_SUM: f'{checksum(path, start=start):08x}'}
+        text = json.dumps(head, separators=(',', ':')).encode()
+        text += b' ' * (-len(text) % 8)   # the weights begin at a multiple of 8
+        f.write(len(text).to_bytes(8, 'little') + text)
+        shutil.copyfileobj(old, f, 2**22)
+    new.replace(path)
+
+def check_weights(
+    folder, # Of a model; a name on the hub has nothing to compare
+):
+    "`UserError` names a file of weights that is not what was saved; reads each file that has a checksum."
+    for path in sorted(p for names in ('*.safetensors', '*/model.safetensors') for p in Path(folder).glob(names)):
+        with safe_open(path, 'pt') as f: told = (f.metadata() or {}).get(_SUM)
+        if told and told != f'{checksum(path, start=_data_begin(path)):08x}':
+            raise UserError(f'{path}: its weights are not those that were saved (their checksum differs), so the '
+                            f'file is damaged: copy it again, or train again')
+
 # %% ../nbs/03_model.ipynb #e8829592
 def _load(name, trust_remote_code, dtype, tokens=(None, None)):
     "(model, tokenizer, keys that the checkpoint lacks, keys that it has too many); `UserError` if impossible."
@@ -1407,37 +1438,6 @@ def note(self:CrossEncoder,
         signed = _SIGNED.fullmatch(was)
         return _under_title(signed[1] if signed else was, f'> **{text}**')
     self.card = card
-
-# %% ../nbs/03_model.ipynb #seal0002
-_SUM = 'crc32'   # its name in the metadata
-
-def _data_begin(path):
-    "At which byte of a file of safetensors the header ends."
-    with open(path, 'rb') as f: return 8 + int.from_bytes(f.read(8), 'little')
-
-def seal_weights(
-    path, # A file of safetensors; it is written anew
-):
-    "Write the CRC-32 of the weights into the metadata of their file's header."
-    start, new = _data_begin(path), Path(f'{path}.sealed')
-    with open(path, 'rb') as old, open(new, 'wb') as f:
-        head = json.loads(old.read(start)[8:])
-        head['__metadata__'] = (head.get('__metadata__') or {}) | {_SUM: f'{checksum(path, start=start):08x}'}
-        text = json.dumps(head, separators=(',', ':')).encode()
-        text += b' ' * (-len(text) % 8)   # the weights begin at a multiple of 8
-        f.write(len(text).to_bytes(8, 'little') + text)
-        shutil.copyfileobj(old, f, 2**22)
-    new.replace(path)
-
-def check_weights(
-    folder, # Of a model; a name on the hub has nothing to compare
-):
-    "`UserError` names a file of weights that is not what was saved; reads each file that has a checksum."
-    for path in sorted(p for names in ('*.safetensors', '*/model.safetensors') for p in Path(folder).glob(names)):
-        with safe_open(path, 'pt') as f: told = (f.metadata() or {}).get(_SUM)
-        if told and told != f'{checksum(path, start=_data_begin(path)):08x}':
-            raise UserError(f'{path}: its weights are not those that were saved (their checksum differs): the file is '
-                            f'damaged: copy it again, or train again')
 
 # %% ../nbs/03_model.ipynb #f5750b1c
 def _texts_beside(reranker, folder):
