@@ -180,7 +180,7 @@ def parse_scored(
     return replace(ex, targets=scores_beside(ex, 'scores', ' (python -m rerank_nb.scoring writes it)'))
 
 # %% ../nbs/00_data.ipynb #1a8e042c
-_FIELDS = re.compile(r'(?:\A|\t)("[^"]*+(?:""[^"]*+)*+"|[^\t]*+)')
+_FIELDS = re.compile(r'(?:\A|\t)("[^"]*(?:""[^"]*)*"(?!")|[^\t]*)')
 
 def columns(
     text:str, # One line of TSV
@@ -599,8 +599,8 @@ def content_path(
     return plain_file(path).path if str(path).startswith(HUB) else str(path)
 
 # %% ../nbs/00_data.ipynb #81b416bb
-_QUOTED = rb'"[^"]*+(?:""[^"]*+)*+"'
-_EXPORT_LINE = re.compile(rb'(?:%s|[^"\t]*+)(?:\t(?:%s|[^"\t]*+))*+' % (_QUOTED, _QUOTED))
+_QUOTED = rb'"[^"]*(?:""[^"]*)*"(?!")'
+_EXPORT_LINE = re.compile(rb'(?:%s|[^"\t]*)(?:\t(?:%s|[^"\t]*))*' % (_QUOTED, _QUOTED))
 _QUOTED_FIELD = re.compile(rb'(?:(?<=\t)|\A)%s(?=\t|\Z)' % _QUOTED)
 _NUMBERS = re.compile(rb'[\d.\t+-]*')
 
