@@ -899,7 +899,7 @@ def seal_weights(
         head = json.loads(old.read(start)[8:])
         head['__metadata__'] = (head.get('__metadata__') or {}) | {_SUM: f'{checksum(path, start=start):08x}'}
         text = json.dumps(head, separators=(',', ':')).encode()
-        text += b' ' * (-len(text) % 8)   # the weights begin at a multiple of 8
+        text += b' ' * ((start - 8 - len(text)) % 64)   # weights keep their alignment, and so scores their last bits
         f.write(len(text).to_bytes(8, 'little') + text)
         shutil.copyfileobj(old, f, 2**22)
     new.replace(path)
