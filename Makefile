@@ -54,7 +54,7 @@ lowest:  ## the tests on the lowest transformers and accelerate that settings.in
 	.lowest/bin/python -m pip install --quiet -c .lowest/constraints.txt -e '.[dev]' 'transformers==5.12.*' 'accelerate==1.12.*'
 	PATH=$(CURDIR)/.lowest/bin:$$PATH CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist worksteal tests
 
-pythons:  ## the tests on the Pythons that are allowed and that this machine has, each in an environment of its own, .python3.13/ and so on
+pythons: models/me5-small-zh-en-3/config.json models/reranker-zh-en/config.json  ## the tests on the Pythons that are allowed and that this machine has, each in an environment of its own, .python3.13/ and so on
 	for v in 3.10 3.11 3.12 3.13; do \
 	  python$$v -c '' 2>/dev/null || { echo "python$$v: not here"; continue; }; \
 	  test -x .python$$v/bin/python || python$$v -m venv .python$$v; \
