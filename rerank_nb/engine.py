@@ -257,6 +257,20 @@ def _by_rows(accelerator, model):
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
     return table
 
+# %% ../nbs/03a_engine.ipynb #ahead002
+class _Gather:
+    "How torch gathers the weights of a unit (`set_custom_all_gather`): the work begins, and torch waits for it later."
+    def allocate(self, size, *, dtype, device): return torch.empty(size, dtype=dtype, device=device)
+    def __call__(self, output_tensor, input_tensor, group, async_op=False):
+        return torch.distributed.all_gather_into_tensor(output_tensor, input_tensor, group, async_op=True)
+
+def _gather_ahead(model):
+    "Let the weights of each FSDP2 unit come while the one before it computes; torch does so by itself on a GPU."
+    units = [m for m in model.modules() if isinstance(m, sharding.FSDPModule)]
+    for m in units: m.set_custom_all_gather(_Gather())
+    for m, following in zip(units, units[1:]): m.set_modules_to_forward_prefetch([following])
+
+# %% ../nbs/03a_engine.ipynb #ahead003
 def distribute(
     accelerator, # From `make_accelerator`
     model, # CrossEncoder
@@ -273,8 +287,10 @@ def distribute(
         plugin.mixed_precision_policy = replace(policy, reduce_dtype=torch.float32, output_dtype=None)
         units = _head_apart(units, model, [m for m in head if next(m.parameters(), None) is not None])
     sharding.fully_shard = units
-    try: return accelerator.prepare(model, optimizer)
+    try: prepared = accelerator.prepare(model, optimizer)
     finally: sharding.fully_shard = shard
+    if accelerator.device.type == 'cpu': _gather_ahead(prepared[0])
+    return prepared
 
 # %% ../nbs/03a_engine.ipynb #8453072c
 def on_main(

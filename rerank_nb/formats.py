@@ -91,13 +91,16 @@ def as_example(
     line:Line, # With `relevant`, see `sorted_by`
     layout:str='', # Whose line it is
 )->Example:
-    "A line in the words of this project: relevant documents first."
+    "A line in the words of this project: relevant documents first; `LineError` if two things want one name."
     order = sorted(range(len(line.docs)), key=lambda i: not line.relevant[i])
     n_pos = sum(line.relevant)
     extra = dict(line.extra)
     for name, values in line.beside.items():
         inside = [values[i] for i in order]
-        extra |= {f'pos_{name}': inside[:n_pos], f'neg_{name}': inside[n_pos:]}
+        mine = {f'pos_{name}': inside[:n_pos], f'neg_{name}': inside[n_pos:]}
+        for k in mine:
+            if k in extra: raise LineError(k, as_found(extra[k]), f'no such key: {name} of the documents get this name')
+        extra |= mine
     targets = [1.]*n_pos + [0.]*(len(order) - n_pos)
     return Example(line.query, [line.docs[i] for i in order], targets, n_pos, extra=extra, layout=layout)
 

@@ -116,6 +116,7 @@ def test_the_report_names_format_and_keys(theirs):
     ('rag_retrieval', dict(label='1'), 'label: found a text "1", expected a finite number'),
     ('rag_retrieval_grouped', dict(hits='abc'), 'hits: found a text "abc", expected a list'),
     ('rag_retrieval_grouped', dict(hits=[dict(content='a')]), 'hits[0].label: found no such key'),
+    ('rag_retrieval_grouped', dict(pos_labels=[3]), 'pos_labels: found a list [3], expected no such key: labels of'),
     ('rag_retrieval_grouped', dict(hits=[dict(label=1)]), 'hits[0].content: found no such key, expected a text'),
     ('rag_retrieval_scores', dict(scores=[1]), 'scores: found a list [1], expected a list of 2 values'),
     ('tevatron', dict(positive_passages=[dict(docid='1')]), 'positive_passages[0].text: found no such key'),
