@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: train start test test-all lowest pythons engines faults mutate gpu check docs readme graph release bench bench-all data-bench clean
+.PHONY: train start test test-all slow lowest pythons engines faults mutate gpu check docs readme graph release bench bench-all data-bench clean
 
 $(STAMP): settings.ini setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -37,36 +37,43 @@ start: $(STAMP)  ## remake what `python -m rerank_nb.base` adds to the encoder: 
 	python start/train.py
 	python start/patch.py
 
-test test-all faults mutate: export OMP_NUM_THREADS = 1   # tests run two at a time
-test test-all faults mutate: export CUDA_VISIBLE_DEVICES =   # what they expect are a CPU's figures; make gpu has its own
+test slow faults mutate: export OMP_NUM_THREADS = 1   # tests run two at a time
+test slow faults mutate: export CUDA_VISIBLE_DEVICES =   # what they expect are a CPU's figures; make gpu has its own
 
 test: $(STAMP) models/me5-small-zh-en-3/config.json models/reranker-zh-en/config.json  ## notebooks and pytest, without what is marked slow or gpu
 	nbdev_test --n_workers 2
 	python -m pytest -q -n 2 --dist worksteal tests
 
-test-all: $(STAMP) models/me5-small-zh-en-3/config.json models/me5-small-zh-en/config.json models/reranker-zh-en/config.json  ## with the slow set, without gpu; mutate is beside it
+# notebooks and pytest with the Python of an environment, $(1)
+in = PATH=$(CURDIR)/$(1)/bin:$$PATH CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 sh -ec \
+  'nbdev_test --n_workers 2; python -m pytest -q -n 2 --dist worksteal tests'
+
+test-all: slow faults lowest pythons  ## all of it without gpu, engines and mutate: hours
+
+slow: $(STAMP) models/me5-small-zh-en-3/config.json models/me5-small-zh-en/config.json models/reranker-zh-en/config.json  ## test with what is marked slow
 	nbdev_test --n_workers 1 --flags slow
 	python -m pytest -q tests -m "not gpu"
 
-lowest:  ## the tests on the lowest transformers and accelerate that settings.ini allows, in an environment of its own, .lowest/
+lowest: models/me5-small-zh-en-3/config.json models/reranker-zh-en/config.json  ## test on the lowest torch, transformers and accelerate that settings.ini allows, in an environment of its own, .lowest/
 	test -x .lowest/bin/python || $(PYTHON) -m venv .lowest
-	grep -Ev '^(transformers|accelerate|tokenizers|huggingface_hub)=' constraints.txt > .lowest/constraints.txt
-	.lowest/bin/python -m pip install --quiet -c .lowest/constraints.txt -e '.[dev]' 'transformers==5.12.*' 'accelerate==1.12.*'
-	PATH=$(CURDIR)/.lowest/bin:$$PATH CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist worksteal tests
+	grep -Ev '^(torch|transformers|accelerate|tokenizers|huggingface_hub)[=<]' constraints.txt > .lowest/constraints.txt
+	.lowest/bin/python -m pip install --quiet -c .lowest/constraints.txt -e '.[dev]' 'torch==2.11.*' 'transformers==5.12.*' 'accelerate==1.12.*'
+	$(call in,.lowest)
 
-pythons: models/me5-small-zh-en-3/config.json models/reranker-zh-en/config.json  ## the tests on the Pythons that are allowed and that this machine has, each in an environment of its own, .python3.13/ and so on
+pythons: models/me5-small-zh-en-3/config.json models/reranker-zh-en/config.json  ## test on the other Pythons from 3.10 to 3.13 that this machine has, each in an environment of its own, .python3.13/ and so on
 	for v in 3.10 3.11 3.12 3.13; do \
+	  python -V | grep -q "$$v\." && continue; \
 	  python$$v -c '' 2>/dev/null || { echo "python$$v: not here"; continue; }; \
+	  echo "python$$v"; \
 	  test -x .python$$v/bin/python || python$$v -m venv .python$$v; \
 	  .python$$v/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]' || exit 1; \
-	  echo "python$$v"; \
-	  PATH=$(CURDIR)/.python$$v/bin:$$PATH CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist worksteal tests || exit 1; \
+	  $(call in,.python$$v) || exit 1; \
 	done
 
 engines: $(STAMP)  ## one folder in every engine; fastembed and infinity get environments of their own in .engines/; writes docs/engines.md
 	ENGINES_TABLE=1 python -m pytest -q tests/test_engines.py -m "not gpu"
 
-faults: $(STAMP)  ## what RELIABILITY.md says, once more: kills, fuzzing, full disks, many files; part of it is in test and test-all
+faults: $(STAMP)  ## what RELIABILITY.md says, once more: kills, fuzzing, full disks, many files
 	python tests/faults/kill.py --n 200
 	FUZZ=2000 python -m pytest -q tests/test_fuzz.py
 	python -m pytest -q -m "not gpu" tests/test_faults.py tests/test_faults_launched.py tests/test_trust.py tests/test_every_text.py tests/test_edges.py

@@ -2,12 +2,13 @@
 
 `make engines` runs the slow set as well, in environments of their own, and writes docs/engines.md.
 """
-import importlib.metadata, json, math, os, shutil, socket, subprocess, sys, urllib.request
+import importlib.metadata, json, math, os, re, shutil, socket, subprocess, sys, urllib.request
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 import numpy as np
 import pytest
-from helpers import ROOT, own_environment, run, until
+from helpers import ROOT, clean_env, own_environment, run, until
 from rerank_nb.export import export_model
 from rerank_nb.model import CrossEncoder
 from rerank_nb.tiny import tiny_model
@@ -216,24 +217,103 @@ def version_in(python, package):
     return package, run(python, '-c', code).stdout.strip()
 
 
+class Other(NamedTuple):
+    "A library that reads a folder in an environment of its own."
+    code: str   # Makes `scores` of `folder` and `pairs`
+    requires: str   # What is installed; the first one's version stands in the table
+    gives: str = 'logits'
+    folder: str = 'weights'
+    place: str = ''   # Its environment's name, if it shares one
+    beside_ours: bool = True   # With the torch and transformers that are here
+
+
+TRANSFORMERS = """
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForSequenceClassification.from_pretrained(folder)
+given = tokenizer(*zip(*pairs), padding=True, truncation=True, return_tensors='pt')
+with torch.no_grad(): scores = model.eval()(**given).logits[:, 0]
+"""
+SENTENCES = """
+from sentence_transformers import CrossEncoder
+scores = CrossEncoder(folder, device='cpu').predict(pairs)
+"""
+RERANKERS = """
+from rerankers import Reranker
+reranker = Reranker(folder, model_type='cross-encoder', device='cpu')
+scores = [reranker.rank(query=q, docs=[d]).get_score_by_docid(0) for q, d in pairs]
+"""
+LANGCHAIN = """
+from langchain_community.cross_encoders import HuggingFaceCrossEncoder
+scores = HuggingFaceCrossEncoder(model_name=folder).score([tuple(p) for p in pairs])
+"""
+LLAMA_INDEX = """
+from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index.postprocessor.sbert_rerank import SentenceTransformerRerank
+reranker = SentenceTransformerRerank(model=folder, top_n=1, device='cpu', cross_encoder_kwargs={'max_length': 128})
+nodes = [[NodeWithScore(node=TextNode(text=d))] for _, d in pairs]
+scores = [reranker.postprocess_nodes(n, query_str=q)[0].score for n, (q, _) in zip(nodes, pairs)]
+"""
+HAYSTACK = """
+from haystack import Document
+from {} import SentenceTransformersSimilarityRanker
+ranker = SentenceTransformersSimilarityRanker(model=folder)
+ranker.warm_up()
+scores = [ranker.run(query=q, documents=[Document(content=d)])['documents'][0].score for q, d in pairs]
+"""
+FLAG = """
+from FlagEmbedding import FlagReranker
+scores = FlagReranker(folder, use_fp16=False, devices='cpu', max_length=128).compute_score(pairs)
+"""
+PYTERRIER = """
+import pandas as pd, pyterrier as pt
+from rerank_nb.model import CrossEncoder
+ours = CrossEncoder.from_pretrained(folder)
+reranker = pt.apply.doc_score(lambda rows: ours.compute_score(rows[['query', 'text']].values.tolist(), max_len=128,
+                                                              progress=False).numpy(), batch_size=3)
+found = reranker(pd.DataFrame([dict(qid=str(i), query=q, docno=str(i), text=d) for i, (q, d) in enumerate(pairs)]))
+scores = [found[found.docno == str(i)].score.item() for i in range(len(pairs))]
+"""
 FASTEMBED_SCORES = """
-import json, sys
 from fastembed.rerank.cross_encoder import TextCrossEncoder
 from fastembed.common.model_description import ModelSource
-folder, pairs = sys.argv[1], json.loads(sys.argv[2])
 TextCrossEncoder.add_custom_model(model='ours', sources=ModelSource(hf='nobody/ours'), model_file='onnx/model.onnx')
 model = TextCrossEncoder(model_name='ours', specific_model_path=folder)
-print(json.dumps([float(s) for s in model.rerank_pairs([tuple(p) for p in pairs])]))
+scores = model.rerank_pairs([tuple(p) for p in pairs])
+"""
+OLDER = dict(place='transformers4', beside_ours=False)
+OLD_ONES = 'transformers==4.57.* sentence-transformers==4.1.* torch<2.14'
+OTHERS = {
+    'transformers 4': Other(TRANSFORMERS, OLD_ONES, **OLDER),
+    'sentence-transformers 4': Other(SENTENCES, f'sentence-transformers==4.1.* {OLD_ONES}', 'probabilities', **OLDER),
+    'rerankers': Other(RERANKERS, 'rerankers==0.10.0'),
+    'LangChain community': Other(LANGCHAIN, 'langchain-community<0.5', 'probabilities', place='LangChain'),
+    'LlamaIndex': Other(LLAMA_INDEX, 'llama-index-postprocessor-sbert-rerank==0.6.* llama-index-core', 'probabilities'),
+    'Haystack 2': Other(HAYSTACK.format('haystack.components.rankers'), 'haystack-ai<3', 'probabilities'),
+    'Haystack 3': Other(HAYSTACK.format('haystack_integrations.components.rankers.sentence_transformers'),
+                        'haystack-ai==3.* sentence-transformers-haystack', 'probabilities'),
+    'FlagEmbedding': Other(FLAG, 'FlagEmbedding==1.4.*'),
+    'PyTerrier, our class': Other(PYTERRIER, 'python-terrier==1.0.*', place='PyTerrier'),
+    'fastembed': Other(FASTEMBED_SCORES, 'fastembed==0.9.1', folder='onnx', beside_ours=False)}
+READS = """
+import json, sys
+folder, pairs = sys.argv[1], json.loads(sys.argv[2])
+{}
+print(json.dumps([float(s) for s in scores]))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
-def test_fastembed(kind, folders):
-    python = own_environment('fastembed', 'fastembed==0.9.1')
-    p = run(python, '-c', FASTEMBED_SCORES, folders[kind]['onnx'], json.dumps(PAIRS))
+@pytest.mark.parametrize('name', OTHERS)
+def test_others(name, kind, folders):
+    o, requires = OTHERS[name], OTHERS[name].requires.split()
+    python = own_environment(o.place or name.replace(' ', '-'), *requires, beside_ours=o.beside_ours)
+    p = run(python, '-c', READS.format(o.code), folders[kind][o.folder], json.dumps(PAIRS), env=clean_env())
     assert p.returncode == 0, p.stderr
-    agrees('fastembed', kind, json.loads(p.stdout.splitlines()[-1]), folders, [version_in(python, 'fastembed')])
+    version = version_in(python, re.match(r'[\w-]+', requires[0])[0])
+    found = json.loads(p.stdout.splitlines()[-1])
+    agrees(name, kind, found if o.gives == 'logits' else logits_of(found), folders, [version], o.gives)
 
 
 TRANSFORMERS_JS = 'node_modules/@huggingface/transformers'

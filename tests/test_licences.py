@@ -1,9 +1,11 @@
-"What an installation of this package brings along may be used and passed on by anyone."
-import configparser, re
-from importlib.metadata import PackageNotFoundError, distribution
+"What an installation of this package brings along may be used and passed on by anyone, and has no known vulnerability."
+import configparser, json, re, urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import PackageNotFoundError, distribution, version
+from threading import Thread
 import pytest
 from packaging.requirements import Requirement
-from helpers import ROOT
+from helpers import ROOT, own_environment, run
 
 FREE = re.compile(r'MIT|BSD|Apache|ISC|PSF|Python Software Foundation|MPL[- ]2|HPND|Zlib|CC0|Unlicense', re.I)
 
@@ -28,10 +30,15 @@ def brought_along(todo):
     return found
 
 
-def test_all_licences_are_free():
+def required(*keys):
+    "What `settings.ini` requires under these keys."
     cfg = configparser.ConfigParser(delimiters=['='])
     cfg.read(ROOT/'settings.ini', encoding='utf-8')
-    found = brought_along([Requirement(r).name for r in cfg['DEFAULT']['requirements'].split()])
+    return [Requirement(r).name for key in keys for r in cfg['DEFAULT'][key].split()]
+
+
+def test_all_licences_are_free():
+    found = brought_along(required('requirements'))
     assert {'torch', 'transformers', 'numpy', 'tokenizers'} <= {*found} and len(found) > 20
     # drivers that torch brings along for GPUs have licences of their own
     others = {k: v for k, v in found.items() if not k.startswith(('nvidia-', 'cuda-'))}
@@ -41,3 +48,55 @@ def test_all_licences_are_free():
 
 @pytest.mark.parametrize('text', ['GPL-3.0', 'Proprietary', ''])
 def test_another_licence_would_be_seen(text): assert not FREE.search(text)
+
+
+# ---------- vulnerabilities ----------
+
+OSV = 'https://api.osv.dev/v1/query'   # of open source packages, https://osv.dev
+
+
+def audit(folder, url):
+    "pip-audit on all that an installation with `dev` has here."
+    locked = folder/'locked.txt'
+    found = brought_along(required('requirements', 'dev_requirements'))
+    locked.write_text(''.join(f"{name}=={version(name).split('+')[0]}\n" for name in sorted(found)))
+    python = own_environment('pip-audit', 'pip-audit==2.*')
+    flags = ['--no-deps', '--disable-pip', '--progress-spinner', 'off', '--format', 'json', '-s', 'osv', '--osv-url', url]
+    return run(python, '-m', 'pip_audit', '-r', locked, '--cache-dir', folder/'cache', *flags, timeout=600)
+
+
+@pytest.mark.slow
+def test_no_vulnerability_is_known(tmp_path):
+    try: urllib.request.urlopen(OSV.removesuffix('/v1/query'), timeout=10)
+    except urllib.error.HTTPError: pass   # it answers
+    except OSError as e: pytest.skip(f'{OSV} does not answer: {e}')
+    p = audit(tmp_path, OSV)
+    assert p.returncode == 0, p.stdout + p.stderr
+
+
+class StandIn(BaseHTTPRequestHandler):
+    "A database in which one package has a vulnerability."
+    def log_message(self, *_): pass
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers['Content-Length'])))['package']['name']
+        self.server.asked.append(asked)
+        package = dict(name='tqdm', ecosystem='PyPI')
+        bad = dict(id='OSV-1', summary='bad', modified='2026-01-01T00:00:00Z', affected=[dict(package=package, ranges=[])])
+        body = json.dumps({'vulns': [bad]} if asked == 'tqdm' else {}).encode()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.mark.slow
+def test_a_vulnerability_would_be_seen(tmp_path):
+    server = ThreadingHTTPServer(('127.0.0.1', 0), StandIn)
+    server.asked = []
+    Thread(target=server.serve_forever, daemon=True).start()
+    try: p = audit(tmp_path, f'http://127.0.0.1:{server.server_port}/v1/query')
+    finally: server.shutdown()
+    found = {d['name']: [v['id'] for v in d['vulns']] for d in json.loads(p.stdout)['dependencies']}
+    assert p.returncode == 1 and {name for name, ids in found.items() if ids} == {'tqdm'}, p.stderr
+    assert {'torch', 'transformers', 'nbdev', 'tqdm'} <= {*server.asked} and len(found) > 100

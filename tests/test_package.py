@@ -1,5 +1,5 @@
 "The package outside its tree, and the files that describe it."
-import ast, configparser, sys, venv, zipfile
+import ast, configparser, re, sys, venv, zipfile
 import pytest
 from helpers import ROOT, run
 
@@ -120,3 +120,25 @@ def test_a_release_is_one_command(tmp_path):
     assert run('git', 'tag', cwd=root).stdout.split() == ['v9.8.7']
     assert run('git', 'status', '--porcelain', cwd=root).stdout == ''
     assert "__version__ = \"9.8.7\"" in (root/'rerank_nb/__init__.py').read_text()
+
+
+def newer_than_3_10(source):
+    "What Python 3.10 cannot read in a source: its syntax, or patterns with possessive quantifiers and atomic groups."
+    try: tree = ast.parse(source, feature_version=(3, 10))
+    except SyntaxError as e: return [str(e)]
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and n.args]
+    of_re = [c.args[0] for c in calls if isinstance(c.func.value, ast.Name) and c.func.value.id == 're']
+    patterns = [a.value for a in of_re if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+    parse = re._parser.parse if hasattr(re, '_parser') else re.compile   # 3.10 refuses them itself
+    return [p for p in patterns if re.search('POSSESSIVE|ATOMIC', repr(parse(p)))]
+
+
+@pytest.mark.parametrize('folder', ['rerank_nb', 'tests', 'benchmarks', 'examples', 'start', 'docs'])
+def test_python_3_10_reads_it(folder):
+    found = {f.name: newer_than_3_10(f.read_text(encoding='utf-8')) for f in (ROOT/folder).rglob('*.py')}
+    assert found and not {f: what for f, what in found.items() if what}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason='3.10 cannot read them')
+@pytest.mark.parametrize('source', ["re.compile('a*+b')", "re.sub('(?>a)', '', x)", 'try: f()\nexcept* E: pass'])
+def test_what_is_newer_would_be_seen(source): assert newer_than_3_10(source)
