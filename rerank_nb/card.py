@@ -70,22 +70,22 @@ scores = reranker.score([(query, doc) for doc in docs])   # 0-1
 _CUT = 'truncation=True'
 CONSUMERS = {   # name -> how it reads a saved folder
     'rerank_nb': Consumer('logit', 'this version *', code=_OURS, layers=True),
-    'transformers': Consumer('logit', '5.23, 4.57 *', _CUT, _TRANSFORMERS),
-    'sentence-transformers': Consumer('0-1', '6.2 *, 4.1', code=_SENTENCES, layers=True),
+    'transformers': Consumer('logit', '5.23 *, 4.57 *', _CUT, _TRANSFORMERS),
+    'sentence-transformers': Consumer('0-1', '6.2 *, 4.1 *', code=_SENTENCES, layers=True),
     'rerankers': Consumer('logit', '0.10 *', code=_RERANKERS),
     'LangChain community': Consumer('0-1', '0.4 *', code=_LANGCHAIN, layers=True),
     "transformers' pipeline": Consumer('0-1', 'the same, but for an empty document', _CUT),
-    'LlamaIndex': Consumer('0-1', 'the same', "under 512 positions cross_encoder_kwargs={'max_length': 128}"),
-    'Haystack 2 and 3': Consumer('0-1', 'the same'),
+    'LlamaIndex': Consumer('0-1', '0.14 *', "under 512 positions cross_encoder_kwargs={'max_length': 128}"),
+    'Haystack 2 and 3': Consumer('0-1', '2.31 *, 3.4 *'),
     'infinity': Consumer('0-1', '0.0.78 *, over HTTP'),
     'vLLM': Consumer('0-1', '0.32 *, over HTTP; use_activation asks for logits', 'truncate_prompt_tokens=-1'),
     'text-embeddings-inference': Consumer('0-1', 'no; raw_scores asks for logits'),
-    'FlagEmbedding': Consumer('logit', 'the same', 'under 512 positions max_length=128'),
+    'FlagEmbedding': Consumer('logit', '1.4 *, see below', 'under 512 positions max_length=128'),
     'fastembed': Consumer('logit', '0.9 *, from onnx/model.onnx'),
     'transformers.js': Consumer('logit', '4.3 *, from onnx/model.onnx', 'cut texts before'),
     'ONNX Runtime': Consumer('logit', 'the same: torch.onnx, optimum-onnx', _CUT),
     'OpenVINO': Consumer('logit', 'the same: optimum-intel', _CUT),
-    'PyTerrier': Consumer('logit', 'the same'),
+    'PyTerrier': Consumer('logit', '1.0 *, rerank_nb in pt.apply.doc_score'),
     'llama.cpp': Consumer('logit', 'XLM-R within 0.002; BERT is wrong by 1 to 3')}
 
 def consumers_table()->str: # Markdown
