@@ -48,8 +48,8 @@ def page(rows):
     head = ['# One folder, every engine', '',
             'Largest difference to the logits of `CrossEncoder.compute_score`, where an engine gives probabilities '
             'after its sigmoid was undone: 8 pairs, Chinese, English, long, blank, emoji, with two-layer models; '
-            'FlagEmbedding, infinity, vLLM and transformers.js without the blank ones, transformers.js without the long '
-            'one, FlagEmbedding under transformers 5 without the two that have what the vocabulary lacks. '
+            'FlagEmbedding, infinity, vLLM and transformers.js without the blank ones, transformers.js without the '
+            'long one, FlagEmbedding under transformers 5 without the two that have what the vocabulary lacks. '
             'Made by `make engines`.', '', '| engine | versions | gives | network | difference |',
             '|---|---|---|---|---|']
     lines = [f'| {engine} | {versions} | {gives} | {kind} | {apart:.0e} |'

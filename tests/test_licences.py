@@ -61,8 +61,9 @@ def audit(folder, url):
     found = brought_along(required('requirements', 'dev_requirements'))
     locked.write_text(''.join(f"{name}=={version(name).split('+')[0]}\n" for name in sorted(found)))
     python = own_environment('pip-audit', 'pip-audit==2.*')
-    flags = ['--no-deps', '--disable-pip', '--progress-spinner', 'off', '--format', 'json', '-s', 'osv', '--osv-url', url]
-    return run(python, '-m', 'pip_audit', '-r', locked, '--cache-dir', folder/'cache', *flags, timeout=600)
+    asks = '--no-deps', '--disable-pip', '-s', 'osv', '--osv-url', url, '--cache-dir', folder/'cache'
+    says = '--progress-spinner', 'off', '--format', 'json'
+    return run(python, '-m', 'pip_audit', '-r', locked, *asks, *says, timeout=600)
 
 
 @pytest.mark.slow
@@ -81,8 +82,8 @@ class StandIn(BaseHTTPRequestHandler):
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers['Content-Length'])))['package']['name']
         self.server.asked.append(asked)
-        package = dict(name='tqdm', ecosystem='PyPI')
-        bad = dict(id='OSV-1', summary='bad', modified='2026-01-01T00:00:00Z', affected=[dict(package=package, ranges=[])])
+        affected = [dict(package=dict(name='tqdm', ecosystem='PyPI'), ranges=[])]
+        bad = dict(id='OSV-1', summary='bad', modified='2026-01-01T00:00:00Z', affected=affected)
         body = json.dumps({'vulns': [bad]} if asked == 'tqdm' else {}).encode()
         self.send_response(200)
         self.send_header('Content-Length', str(len(body)))
