@@ -74,7 +74,7 @@ CONSUMERS = {   # name -> how it reads a saved folder
     'sentence-transformers': Consumer('0-1', '6.2 *, 4.1 *', code=_SENTENCES, layers=True),
     'rerankers': Consumer('logit', '0.10 *', code=_RERANKERS),
     'LangChain community': Consumer('0-1', '0.4 *', code=_LANGCHAIN, layers=True),
-    "transformers' pipeline": Consumer('0-1', 'the same, but for an empty document', _CUT),
+    "transformers' pipeline": Consumer('0-1', '5.23 *, but for an empty document', _CUT),
     'LlamaIndex': Consumer('0-1', '0.14 *', "under 512 positions cross_encoder_kwargs={'max_length': 128}"),
     'Haystack 2 and 3': Consumer('0-1', '2.31 *, 3.4 *'),
     'infinity': Consumer('0-1', '0.0.78 *, over HTTP'),
@@ -83,8 +83,8 @@ CONSUMERS = {   # name -> how it reads a saved folder
     'FlagEmbedding': Consumer('logit', '1.4 *, see below', 'under 512 positions max_length=128'),
     'fastembed': Consumer('logit', '0.9 *, from onnx/model.onnx'),
     'transformers.js': Consumer('logit', '4.3 *, from onnx/model.onnx', 'cut texts before'),
-    'ONNX Runtime': Consumer('logit', 'the same: torch.onnx, optimum-onnx', _CUT),
-    'OpenVINO': Consumer('logit', 'the same: optimum-intel', _CUT),
+    'ONNX Runtime': Consumer('logit', '1.32 *, optimum-onnx 0.1 *', _CUT),
+    'OpenVINO': Consumer('logit', '2026.4 *, optimum-intel 2.2 *, see below', _CUT),
     'PyTerrier': Consumer('logit', '1.0 *, rerank_nb in pt.apply.doc_score'),
     'llama.cpp': Consumer('logit', 'XLM-R within 0.002; BERT is wrong by 1 to 3')}
 

@@ -85,6 +85,16 @@ def test_transformers(kind, folders):
 
 
 @pytest.mark.parametrize('kind', KINDS)
+def test_a_pipeline(kind, folders):
+    "It takes an empty document for none: these pairs are left out."
+    from transformers import pipeline
+    classify = pipeline('text-classification', folders[kind]['weights'], device='cpu')
+    pairs = [p for p in PAIRS if p[1]]
+    found = [classify(dict(text=q, text_pair=d), truncation=True)['score'] for q, d in pairs]
+    agrees("transformers' pipeline", kind, logits_of(found), folders, ['transformers'], 'probabilities', pairs=pairs)
+
+
+@pytest.mark.parametrize('kind', KINDS)
 def test_sentence_transformers(kind, folders):
     from sentence_transformers import CrossEncoder as Theirs
     found = Theirs(folders[kind]['weights'], device='cpu').predict(PAIRS)
@@ -226,6 +236,7 @@ class Other(NamedTuple):
     folder: str = 'weights'
     place: str = ''   # Its environment's name, if it shares one
     beside_ours: bool = True   # With the torch and transformers that are here
+    without: tuple = ()   # What its packages bring and do not need
     left_out: tuple = ()   # Which pairs it is known to read in another way
     kinds: tuple = ('bert', 'xlm-roberta')
 
@@ -284,6 +295,13 @@ TextCrossEncoder.add_custom_model(model='ours', sources=ModelSource(hf='nobody/o
 model = TextCrossEncoder(model_name='ours', specific_model_path=folder)
 scores = model.rerank_pairs([tuple(p) for p in pairs])
 """
+OPTIMUM = """
+from transformers import AutoTokenizer
+from {} import {} as Model
+tokenizer, model = AutoTokenizer.from_pretrained(folder), Model.from_pretrained(folder, export=True, **{})
+given = tokenizer(*zip(*pairs), padding=True, truncation=True, return_tensors='pt')
+scores = model(**given).logits[:, 0]
+"""
 OLDER = dict(place='transformers4', beside_ours=False)
 OLD_ONES = 'transformers==4.57.* sentence-transformers==4.1.* FlagEmbedding==1.4.* torch<2.14'
 OTHERS = {
@@ -299,6 +317,12 @@ OTHERS = {
     # under 4 it asks the tokenizer's class for special tokens, and a generic one adds none
     'FlagEmbedding': Other(FLAG, 'FlagEmbedding==1.4.*', left_out=(3, 4, 5, 7)),
     'FlagEmbedding, transformers 4': Other(FLAG, f'FlagEmbedding==1.4.* {OLD_ONES}', kinds=('bert',), **OLDER),
+    'optimum-onnx': Other(OPTIMUM.format('optimum.onnxruntime', 'ORTModelForSequenceClassification', '{}'),
+                          'optimum-onnx[onnxruntime] torch<2.14', beside_ours=False),
+    # it rounds to bfloat16 by itself where the processor has it
+    'optimum-intel': Other(OPTIMUM.format('optimum.intel', 'OVModelForSequenceClassification',
+                                          "dict(ov_config={'INFERENCE_PRECISION_HINT': 'f32'})"),
+                           'optimum-intel[openvino] torch<2.14', beside_ours=False, without=('torchvision',)),
     'PyTerrier, our class': Other(PYTERRIER, 'python-terrier==1.0.*', place='PyTerrier'),
     'fastembed': Other(FASTEMBED_SCORES, 'fastembed==0.9.1', folder='onnx', beside_ours=False)}
 READS = """
@@ -313,7 +337,8 @@ print(json.dumps([float(s) for s in scores]))
 @pytest.mark.parametrize('name,kind', [(name, kind) for name, o in OTHERS.items() for kind in o.kinds])
 def test_others(name, kind, folders):
     o, requires = OTHERS[name], OTHERS[name].requires.split()
-    python = own_environment(o.place or name.replace(' ', '-'), *requires, beside_ours=o.beside_ours)
+    place = o.place or name.replace(' ', '-')
+    python = own_environment(place, *requires, without=o.without, beside_ours=o.beside_ours)
     pairs = [p for i, p in enumerate(PAIRS) if i not in o.left_out]
     p = run(python, '-c', READS.format(o.code), folders[kind][o.folder], json.dumps(pairs), env=clean_env())
     assert p.returncode == 0, p.stderr
