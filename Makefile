@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: train start test test-all slow lowest pythons engines faults mutate gpu check docs readme graph release bench bench-all data-bench clean
+.PHONY: train start test test-all slow lowest pythons engines faults kills mutate gpu check docs readme graph release bench bench-all data-bench clean
 
 $(STAMP): settings.ini setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -37,8 +37,8 @@ start: $(STAMP)  ## remake what `python -m rerank_nb.base` adds to the encoder: 
 	python start/train.py
 	python start/patch.py
 
-test slow faults mutate: export OMP_NUM_THREADS = 1   # tests run two at a time
-test slow faults mutate: export CUDA_VISIBLE_DEVICES =   # what they expect are a CPU's figures; make gpu has its own
+test slow faults kills mutate: export OMP_NUM_THREADS = 1   # tests run two at a time
+test slow faults kills mutate: export CUDA_VISIBLE_DEVICES =   # what they expect are a CPU's figures; make gpu has its own
 
 test: $(STAMP) models/me5-small-zh-en-3/config.json models/reranker-zh-en/config.json  ## notebooks and pytest, without what is marked slow or gpu
 	nbdev_test --n_workers 2
@@ -48,7 +48,7 @@ test: $(STAMP) models/me5-small-zh-en-3/config.json models/reranker-zh-en/config
 in = PATH=$(CURDIR)/$(1)/bin:$$PATH CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 sh -ec \
   'nbdev_test --n_workers 2; python -m pytest -q -n 2 --dist worksteal tests'
 
-test-all: slow faults lowest pythons  ## all of it without gpu, engines and mutate: hours
+test-all: slow kills lowest pythons  ## all of it without gpu, engines and mutate: hours
 
 slow: $(STAMP) models/me5-small-zh-en-3/config.json models/me5-small-zh-en/config.json models/reranker-zh-en/config.json  ## test with what is marked slow
 	nbdev_test --n_workers 1 --flags slow
@@ -73,10 +73,12 @@ pythons: models/me5-small-zh-en-3/config.json models/reranker-zh-en/config.json 
 engines: $(STAMP)  ## one folder in every engine; fastembed and infinity get environments of their own in .engines/; writes docs/engines.md
 	ENGINES_TABLE=1 python -m pytest -q tests/test_engines.py -m "not gpu"
 
-faults: $(STAMP)  ## what RELIABILITY.md says, once more: kills, fuzzing, full disks, many files
+faults: kills  ## what RELIABILITY.md says, once more: kills, fuzzing, full disks, many files
+	python -m pytest -q -m "not gpu" tests/test_faults.py tests/test_faults_launched.py tests/test_trust.py tests/test_every_text.py tests/test_edges.py
+
+kills: $(STAMP)  ## the part of faults that is not in slow: kills at random, the long fuzzing, many files
 	python tests/faults/kill.py --n 200
 	FUZZ=2000 python -m pytest -q tests/test_fuzz.py
-	python -m pytest -q -m "not gpu" tests/test_faults.py tests/test_faults_launched.py tests/test_trust.py tests/test_every_text.py tests/test_edges.py
 	python tests/faults/scale.py
 
 mutate: $(STAMP)  ## break the source in some 130 small ways, one at a time: do the tests see it? Half an hour on two idle cores

@@ -1224,19 +1224,19 @@ def _see_quotes(self:PairDataset):
 @patch
 def _say_problems(self:PairDataset):
     "The bad lines; the first one and the way out where no line of a table has a label of the map."
-    of_labels = all(': label: found ' in said for said in self.problems.shown)
+    shown = self.problems.shown
+    of_labels = shown and all(': label: found ' in said for said in shown)
     if len(self) or not of_labels or not FORMATS[self.data_format].table: return str(self.problems)
     way_out = 'labels of another scale want --label2id, triples the first line query<TAB>positive<TAB>negative'
-    return f'{self.problems.shown[0]}\nno line has such a label: {way_out}'
+    return f'{shown[0]}\nno line has such a label: {way_out}'
 
 @patch
 def _check_lines(self:PairDataset, on_bad_line):
     "`DataError` for lines that cannot be used."
     n = len(self.problems)
-    if not n and len(self): return
-    said = self._say_problems()
-    if n and on_bad_line == 'error': raise DataError(f'{said}\nbad lines: {n:,}; nothing was done', 'lines')
-    if not len(self): raise DataError(f"{', '.join(self.paths)}: no usable line\n{said}")
+    if n and on_bad_line == 'error':
+        raise DataError(f'{self._say_problems()}\nbad lines: {n:,}; nothing was done', 'lines')
+    if not len(self): raise DataError(f"{', '.join(self.paths)}: no usable line\n{self._say_problems()}")
 
 # %% ../nbs/00_data.ipynb #d0line02
 @patch

@@ -73,14 +73,29 @@ def agrees(engine, kind, found, folders, versions, gives='logits', within=1e-5, 
 
 # ---------- what is installed here ----------
 
+TRANSFORMERS = """
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForSequenceClassification.from_pretrained(folder)
+given = tokenizer(*zip(*pairs), padding=True, truncation=True, return_tensors='pt')
+with torch.no_grad(): scores = model.eval()(**given).logits[:, 0]
+"""
+SENTENCES = """
+from sentence_transformers import CrossEncoder
+scores = CrossEncoder(folder, device='cpu').predict(pairs)
+"""
+
+
+def scores_here(code, folder):
+    "What a library's code makes of the pairs in this process."
+    space = dict(folder=folder, pairs=PAIRS)
+    exec(code, space)
+    return np.array([float(s) for s in space['scores']])
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_transformers(kind, folders):
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-    folder = folders[kind]['weights']
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForSequenceClassification.from_pretrained(folder)
-    given = tokenizer(*zip(*PAIRS), padding=True, truncation=True, return_tensors='pt')
-    with torch.no_grad(): found = model.eval()(**given).logits[:, 0]
+    found = scores_here(TRANSFORMERS, folders[kind]['weights'])
     agrees('transformers', kind, found, folders, ['transformers'])
 
 
@@ -96,8 +111,7 @@ def test_a_pipeline(kind, folders):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_sentence_transformers(kind, folders):
-    from sentence_transformers import CrossEncoder as Theirs
-    found = Theirs(folders[kind]['weights'], device='cpu').predict(PAIRS)
+    found = scores_here(SENTENCES, folders[kind]['weights'])
     agrees('sentence-transformers', kind, logits_of(found), folders, ['sentence-transformers'], 'probabilities')
 
 
@@ -241,17 +255,6 @@ class Other(NamedTuple):
     kinds: tuple = ('bert', 'xlm-roberta')
 
 
-TRANSFORMERS = """
-import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForSequenceClassification.from_pretrained(folder)
-given = tokenizer(*zip(*pairs), padding=True, truncation=True, return_tensors='pt')
-with torch.no_grad(): scores = model.eval()(**given).logits[:, 0]
-"""
-SENTENCES = """
-from sentence_transformers import CrossEncoder
-scores = CrossEncoder(folder, device='cpu').predict(pairs)
-"""
 RERANKERS = """
 from rerankers import Reranker
 reranker = Reranker(folder, model_type='cross-encoder', device='cpu')
@@ -288,7 +291,7 @@ reranker = pt.apply.doc_score(lambda rows: ours.compute_score(rows[['query', 'te
 found = reranker(pd.DataFrame([dict(qid=str(i), query=q, docno=str(i), text=d) for i, (q, d) in enumerate(pairs)]))
 scores = [found[found.docno == str(i)].score.item() for i in range(len(pairs))]
 """
-FASTEMBED_SCORES = """
+WITH_FASTEMBED = """
 from fastembed.rerank.cross_encoder import TextCrossEncoder
 from fastembed.common.model_description import ModelSource
 TextCrossEncoder.add_custom_model(model='ours', sources=ModelSource(hf='nobody/ours'), model_file='onnx/model.onnx')
@@ -324,7 +327,7 @@ OTHERS = {
                                           "dict(ov_config={'INFERENCE_PRECISION_HINT': 'f32'})"),
                            'optimum-intel[openvino] torch<2.14', beside_ours=False, without=('torchvision',)),
     'PyTerrier, our class': Other(PYTERRIER, 'python-terrier==1.0.*', place='PyTerrier'),
-    'fastembed': Other(FASTEMBED_SCORES, 'fastembed==0.9.1', folder='onnx', beside_ours=False)}
+    'fastembed': Other(WITH_FASTEMBED, 'fastembed==0.9.1', folder='onnx', beside_ours=False)}
 READS = """
 import json, sys
 folder, pairs = sys.argv[1], json.loads(sys.argv[2])
