@@ -44,9 +44,9 @@ test: $(STAMP) models/me5-small-zh-en-3/config.json models/reranker-zh-en/config
 	nbdev_test --n_workers 2
 	python -m pytest -q -n 2 --dist worksteal tests
 
-# notebooks and pytest with the Python of an environment, $(1)
-in = PATH=$(CURDIR)/$(1)/bin:$$PATH CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 sh -ec \
-  'nbdev_test --n_workers 2; python -m pytest -q -n 2 --dist worksteal tests'
+# notebooks and pytest with the Python of an environment, $(1): both, whatever the first says
+in = PATH=$(CURDIR)/$(1)/bin:$$PATH CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 sh -c \
+  'nbdev_test --n_workers 2; notebooks=$$?; python -m pytest -q -n 2 --dist worksteal tests && exit $$notebooks'
 
 test-all: slow kills lowest pythons  ## all of it without gpu, engines and mutate: hours
 
@@ -61,14 +61,13 @@ lowest: models/me5-small-zh-en-3/config.json models/reranker-zh-en/config.json  
 	$(call in,.lowest)
 
 pythons: models/me5-small-zh-en-3/config.json models/reranker-zh-en/config.json  ## test on the other Pythons from 3.10 to 3.13 that this machine has, each in an environment of its own, .python3.13/ and so on
-	for v in 3.10 3.11 3.12 3.13; do \
+	bad=; for v in 3.10 3.11 3.12 3.13; do \
 	  python -V | grep -q "$$v\." && continue; \
 	  python$$v -c '' 2>/dev/null || { echo "python$$v: not here"; continue; }; \
 	  echo "python$$v"; \
 	  test -x .python$$v/bin/python || python$$v -m venv .python$$v; \
-	  .python$$v/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]' || exit 1; \
-	  $(call in,.python$$v) || exit 1; \
-	done
+	  .python$$v/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]' && $(call in,.python$$v) || bad="$$bad $$v"; \
+	done; test -z "$$bad" || { echo "failed on Python$$bad"; exit 1; }
 
 engines: $(STAMP)  ## one folder in every engine; fastembed and infinity get environments of their own in .engines/; writes docs/engines.md
 	ENGINES_TABLE=1 python -m pytest -q tests/test_engines.py -m "not gpu"
