@@ -99,6 +99,20 @@ def follow_umask(
         with suppress(OSError):   # a file system without modes
             if was != wanted: p.chmod(wanted)
 
+# %% ../nbs/00_files.ipynb #disk0002
+def _to_disk(*paths):
+    "Have files and folders on the disk itself, as far as the file system knows how to."
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY)
+        try: os.fsync(fd)
+        except OSError as e:
+            if e.errno not in (errno.EINVAL, errno.ENOTSUP): raise
+        finally: os.close(fd)
+
+def _name_to_disk(path):
+    "Likewise the name that something has just got; it is there by now, whatever the disk says."
+    with suppress(OSError): _to_disk(Path(path).absolute().parent)
+
 # %% ../nbs/00_files.ipynb #2466426f
 @contextmanager
 def atomic_folder(
@@ -116,11 +130,13 @@ def atomic_folder(
             new.mkdir(parents=True)
             yield new
             follow_umask(new)
+            _to_disk(*(p for p in new.rglob('*') if not p.is_symlink()), new)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
         if folder.exists(): folder.rename(old)
         new.rename(folder)
+        _name_to_disk(folder)
         shutil.rmtree(old, ignore_errors=True)
 
 # %% ../nbs/00_files.ipynb #dacdf964
@@ -134,7 +150,9 @@ def atomic_name(
     try:
         with writing(path, kept=kept):
             yield new
+            _to_disk(new)
             new.replace(path)
+            _name_to_disk(path)
     finally: new.unlink(missing_ok=True)
 
 @contextmanager

@@ -22,7 +22,7 @@ from transformers import AutoModel, AutoTokenizer
 from tqdm.auto import tqdm
 from .data import DataError, LineError, PairDataset, as_line, columns, decode_line, encode_alone, guess_format
 from .data import content_path, open_pairs, plain_file, read_lines, spreadsheet_quotes, valid_text
-from .files import UserError, atomic_folder, patch, run_with_settings, setting, try_output, writing
+from .files import UserError, atomic_folder, atomic_name, patch, run_with_settings, setting, try_output, writing
 from .engine import leave, make_accelerator, on_main
 from .model import CrossEncoder, precision_for, precision_setting, trust_setting
 from .parts import PATIENCE, content_of, device_of, file_mark, in_parts, model_mark
@@ -228,11 +228,8 @@ def keep(self:VectorFiles,
 ):
     "Write one file, whole or not at all."
     path, kept = self.path(start), 'The vectors made so far are kept, and the same command goes on from them'
-    new, whole = path.with_suffix('.new.npy'), io.BytesIO()
-    np.save(whole, vectors)
-    with writing(path, vectors.nbytes, kept):
-        new.write_bytes(whole.getbuffer())
-        new.replace(path)
+    np.save(whole := io.BytesIO(), vectors)
+    with writing(path, vectors.nbytes, kept), atomic_name(path) as new: new.write_bytes(whole.getbuffer())
 
 # %% ../nbs/08_mining.ipynb #2d77d9f5
 @patch

@@ -1,6 +1,6 @@
 """Disks, folders and files that change under a command: it ends in one clear line or goes on, no half of a file stands
 under a final name, and nothing older is lost."""
-import errno, json, multiprocessing, os, shutil, signal, subprocess, threading, time
+import errno, json, multiprocessing, os, shutil, signal, subprocess, sys, threading, time
 from pathlib import Path
 import psutil, pytest
 from helpers import as_flags, binary_file, flags, no_file_larger_than, read_jsonl, records, until, weights, write_jsonl
@@ -69,6 +69,29 @@ def test_a_limit_on_files(name, place):
     assert said[0] and 'could not be written: file too large' in said[0], said
     assert ends(name) is None
     whole(place/'out')
+
+
+renamed = []   # while there is one, a function that hears of each rename; a hook cannot be taken away
+sys.addaudithook(lambda event, args: [hears(*args[:2]) for hears in renamed] if event == 'os.rename' else None)
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_bytes_are_on_the_disk_before_they_get_their_name(name, place, monkeypatch):
+    "What a loss of power needs in order to leave half of a file under a final name."
+    fsync, written, seen, late = os.fsync, {}, [], []
+    def synced(fd):
+        fsync(fd)
+        written[os.fstat(fd).st_ino] = os.fstat(fd).st_mtime_ns
+    def hears(path, name):
+        if '.tmp' in str(name): return   # no final name
+        for p in (Path(path), *Path(path).rglob('*')):
+            seen.append(p)
+            if not p.is_dir() and written.get(p.stat().st_ino) != p.stat().st_mtime_ns: late.append(str(p))
+    monkeypatch.setattr(os, 'fsync', synced)
+    renamed.append(hears)
+    try: assert ends(name) is None
+    finally: renamed.clear()
+    assert len(seen) > 3 and not late, late
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='mounting a small disk needs root')
