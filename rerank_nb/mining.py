@@ -22,7 +22,8 @@ from transformers import AutoModel, AutoTokenizer
 from tqdm.auto import tqdm
 from .data import DataError, LineError, PairDataset, as_line, columns, decode_line, encode_alone, guess_format
 from .data import content_path, open_pairs, plain_file, read_lines, spreadsheet_quotes, valid_text
-from .files import UserError, atomic_folder, atomic_name, patch, run_with_settings, setting, try_output, writing
+from .files import UserError, atomic_folder, atomic_name, patch, run_with_settings
+from .files import setting, try_output, writing
 from .engine import leave, make_accelerator, on_main
 from .model import CrossEncoder, precision_for, precision_setting, trust_setting
 from .parts import PATIENCE, content_of, device_of, file_mark, in_parts, model_mark
