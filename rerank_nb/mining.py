@@ -228,9 +228,10 @@ def keep(self:VectorFiles,
     vectors:np.ndarray, # (texts, width)
 ):
     "Write one file, whole or not at all."
+    # not getbuffer(): a view that an error holds on to ends Python 3.12.1, github.com/python/cpython/issues/111049
     path, kept = self.path(start), 'The vectors made so far are kept, and the same command goes on from them'
     np.save(whole := io.BytesIO(), vectors)
-    with writing(path, vectors.nbytes, kept), atomic_name(path) as new: new.write_bytes(whole.getbuffer())
+    with writing(path, vectors.nbytes, kept), atomic_name(path) as new: new.write_bytes(whole.getvalue())
 
 # %% ../nbs/08_mining.ipynb #2d77d9f5
 @patch
