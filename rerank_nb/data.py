@@ -1351,8 +1351,24 @@ def first_ones(n, ones): # (lines,) and (lines,) -> (sum of n,) float32
     return (place < np.repeat(ones, n)).astype(np.float32)
 
 @patch
-def labels(self:PairDataset)->np.ndarray: # (pairs,) float32
+def _labels_at(self:PairDataset, pairs):
+    x, lines = self.index, self.line_of(pairs)
+    if len(x.values): return x.values[x.targets[pairs]]
+    places = pairs - x.starts[lines].astype(np.int64)   # in their lines
+    if not len(x.targets): return (places < x.positives[lines]).astype(np.float32)
+    if self.n_neg is None: return x.targets[pairs]
+    out = np.empty(len(pairs), np.float32)
+    for line in np.unique(lines):
+        at, (first, end) = lines == line, x.firsts[line:line + 2]
+        out[at] = x.targets[first + self._drawn(int(line), int(end - first), places[at])]
+    return out
+
+@patch
+def labels(self:PairDataset,
+    pairs=None, # (n,) numbers; None: all
+)->np.ndarray: # (n,) float32
     "The labels of this epoch's pairs; no line is read."
+    if pairs is not None: return self._labels_at(np.asarray(pairs, np.int64))
     x = self.index
     if len(x.values): return x.values[x.targets]
     if not len(x.targets): return first_ones(np.diff(x.starts), x.positives)
@@ -2163,7 +2179,7 @@ class ListBatches(PairBatches):
         groups, # (pairs,) query of each pair, numbered from 0: `PairDataset.pair_groups()`
         batch_size:int, # Pairs a batch and rank, on average
         group_size:int=None, # Most documents of a query, drawn anew each epoch; None takes all
-        labels=None, # With `group_size`: (pairs,) labels, or a function that gives them: `PairDataset.labels`
+        labels=None, # With `group_size`: (pairs,) labels, or a function that gives those of some: `PairDataset.labels`
         sizes=None, # Function: how long the pairs of these numbers are, as in `PairBatches`
         **kwargs, # shuffle, seed, rank, world, accumulation
     ):
@@ -2195,7 +2211,7 @@ def _documents(self:ListBatches, q, labels):
     "The pairs of a query that take part in this epoch: one of the best, and others at random."
     pairs = self.pairs[self.ends[q - 1] if q else 0:self.ends[q]]
     if not self.group_size or len(pairs) <= self.group_size: return pairs
-    y, rng = labels[pairs], np.random.default_rng((self.seed, self.epoch, q))
+    y, rng = labels(pairs), np.random.default_rng((self.seed, self.epoch, q))
     best = rng.choice(np.flatnonzero(y == y.max()))
     others = rng.permutation(np.flatnonzero(np.arange(len(pairs)) != best))
     below = others[y[others] < y[best]][:1]   # at least one to compare with
@@ -2203,8 +2219,7 @@ def _documents(self:ListBatches, q, labels):
 
 @patch
 def __iter__(self:ListBatches):
-    needed = self.group_size and callable(self.labels)   # 10 million labels take seconds
-    labels = self.labels() if needed else self.labels
+    labels = self.labels if callable(self.labels) else lambda pairs: self.labels[pairs]
     for queries in PairBatches.__iter__(self): yield [int(i) for q in queries for i in self._documents(q, labels)]
 
 # %% ../nbs/00_data.ipynb #68a413c2

@@ -61,7 +61,7 @@ def many_pairs(n, docs=10):
     labels = np.tile((np.arange(docs) == 0).astype(np.float32), n // docs)
     batches = timed(f'order of {n:,} pairs in lists of {docs}', lambda: ListBatches(groups, 32))
     timed('the first batch', lambda: next(iter(batches)))
-    drawn = ListBatches(groups, 32, group_size=4, labels=lambda: labels)
+    drawn = ListBatches(groups, 32, group_size=4, labels=lambda pairs: labels[pairs])
     timed('the first batch with --group_size 4', lambda: next(iter(drawn)))
     drawn.set_epoch(1, done=len(drawn) - 1)
     timed('the last batch, as a run that goes on takes it', lambda: next(iter(drawn)))
