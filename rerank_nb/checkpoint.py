@@ -408,7 +408,7 @@ def find_checkpoint(
 
 # %% ../nbs/03b_checkpoint.ipynb #1259e5a0
 _CLASSES = {('torch', 'Size'), ('torch.serialization', '_get_layout'), (FileSystem.__module__, '_StorageInfo')}
-_CLASSES |= {(m, f'{k}Path') for m in ('pathlib', 'pathlib._local') for k in ('Posix', 'PurePosix', 'Windows')}
+_CLASSES |= {('pathlib', f'{k}Path') for k in ('Posix', 'PurePosix', 'Windows')}
 _CLASSES |= {(dcp_metadata.__name__, n) for n in (*dcp_metadata.__all__, '_MEM_FORMAT_ENCODING')}
 
 def _member(cls, name):
@@ -420,6 +420,7 @@ class _MetadataUnpickler(pickle.Unpickler):
     "Reads the classes that a checkpoint's `.metadata` needs."
     def find_class(self, module, name):
         if (module, name) == ('builtins', 'getattr'): return _member
+        if module == 'pathlib._local': module = 'pathlib'   # as Python 3.13 writes it
         dtype = module == 'torch' and isinstance(getattr(torch, name, None), torch.dtype)
         if dtype or (module, name) in _CLASSES: return super().find_class(module, name)
         raise pickle.UnpicklingError(f'it asks for {module}.{name}')
