@@ -59,6 +59,8 @@ EDITS = dict(
         ('np.searchsorted(np.sort(s[i]), s[i])', "np.searchsorted(np.sort(s[i]), s[i], 'right')"),
     ],
     data=[
+        ('(places < x.positives[lines])', '(places <= x.positives[lines])'),
+        ('first + self._drawn(int(line), int(end - first), places[at])', 'first + places[at]'),
         ('np.random.SeedSequence((seed, epoch))', 'np.random.SeedSequence((seed, 0))'),
         ('np.random.SeedSequence((seed, epoch))', 'np.random.SeedSequence((0, epoch))', LAWS),
         ('np.random.default_rng(key)', 'np.random.default_rng(key[1:])'),
@@ -216,5 +218,7 @@ EDITS = dict(
         ('            shutil.rmtree(new, ignore_errors=True)\n', ''),
         ('errno.EDQUOT', 'errno.EINTR', LAWS),
         ('new.unlink(missing_ok=True)', 'pass'),
+        ('            _to_disk(new)\n', ''),
+        ("(*(p for p in new.rglob('*') if not p.is_symlink()), new)", '(new)'),
     ],
 )

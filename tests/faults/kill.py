@@ -16,7 +16,8 @@ from rerank_nb.engine import launch_environment
 from rerank_nb.tiny import tiny_model
 from rerank_nb.train_reranker import parse_args
 
-KINDS = ('rename', 'unlink,unlinkat,rmdir', 'mkdir', 'write,pwrite64', 'openat', 'ftruncate,lseek')
+KINDS = ('rename', 'unlink,unlinkat,rmdir', 'mkdir', 'write,pwrite64', 'openat', 'ftruncate,lseek',
+         'fsync,fdatasync')
 FILES = ','.join(KINDS)
 LIMIT = 300   # seconds for a run
 
