@@ -1352,11 +1352,12 @@ def first_ones(n, ones): # (lines,) and (lines,) -> (sum of n,) float32
 
 @patch
 def _labels_at(self:PairDataset, pairs):
-    x, lines = self.index, self.line_of(pairs)
+    x = self.index
     if len(x.values): return x.values[x.targets[pairs]]
+    if len(x.targets) and self.n_neg is None: return x.targets[pairs]
+    lines = self.line_of(pairs)
     places = pairs - x.starts[lines].astype(np.int64)   # in their lines
     if not len(x.targets): return (places < x.positives[lines]).astype(np.float32)
-    if self.n_neg is None: return x.targets[pairs]
     out = np.empty(len(pairs), np.float32)
     for line in np.unique(lines):
         at, (first, end) = lines == line, x.firsts[line:line + 2]
@@ -2207,11 +2208,12 @@ class ListBatches(PairBatches):
 
 # %% ../nbs/00_data.ipynb #d0lists1
 @patch
-def _documents(self:ListBatches, q, labels):
+def _documents(self:ListBatches, q):
     "The pairs of a query that take part in this epoch: one of the best, and others at random."
     pairs = self.pairs[self.ends[q - 1] if q else 0:self.ends[q]]
     if not self.group_size or len(pairs) <= self.group_size: return pairs
-    y, rng = labels(pairs), np.random.default_rng((self.seed, self.epoch, q))
+    y = self.labels(pairs) if callable(self.labels) else self.labels[pairs]
+    rng = np.random.default_rng((self.seed, self.epoch, q))
     best = rng.choice(np.flatnonzero(y == y.max()))
     others = rng.permutation(np.flatnonzero(np.arange(len(pairs)) != best))
     below = others[y[others] < y[best]][:1]   # at least one to compare with
@@ -2219,8 +2221,7 @@ def _documents(self:ListBatches, q, labels):
 
 @patch
 def __iter__(self:ListBatches):
-    labels = self.labels if callable(self.labels) else lambda pairs: self.labels[pairs]
-    for queries in PairBatches.__iter__(self): yield [int(i) for q in queries for i in self._documents(q, labels)]
+    for queries in PairBatches.__iter__(self): yield [int(i) for q in queries for i in self._documents(q)]
 
 # %% ../nbs/00_data.ipynb #68a413c2
 class PackCollator:
